@@ -1,0 +1,107 @@
+"""The command line: ``revlib list``, ``run``, ``audit`` and ``data``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from revlib import datasets, experiments, results, runs
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"revlib: {message[0].upper()}{message[1:].rstrip('.')}. See revlib --help.\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        return options.do(options)
+    except KeyboardInterrupt:
+        print("\nStopped. Everything that was computed is kept; the same command goes on from there.")
+        return 130
+    except (ValueError, FileNotFoundError, results.StoreInUseError) as error:
+        print(f"revlib: {error}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="revlib", description="Training in reverse: run and check experiments.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    command = commands.add_parser("list", help="the experiments, their sizes, what is stored")
+    command.set_defaults(do=_list)
+
+    command = commands.add_parser("run", help="compute what is missing of an experiment")
+    command.set_defaults(do=_run)
+    _experiment(command)
+    command.add_argument("--seeds", type=int, nargs="+", metavar="SEED", help="default: the preset's")
+    command.add_argument(
+        "--every", type=_positive, metavar="K", help="record every K-th step (and the bursts)"
+    )
+    command.add_argument(
+        "--workers", type=_positive, default=1, metavar="N", help="processes side by side (1)"
+    )
+
+    command = commands.add_parser("audit", help="recompute a few stored points and compare")
+    command.set_defaults(do=_audit)
+    _experiment(command)
+    command.add_argument("--points", type=_positive, default=3, metavar="N", help="how many (3)")
+
+    command = commands.add_parser("data", help="fetch a data set and say where it is kept")
+    command.set_defaults(do=_data)
+    command.add_argument("name", metavar="NAME", help=", ".join(datasets.NAMES))
+    return parser
+
+
+def _experiment(command: argparse.ArgumentParser) -> None:
+    command.add_argument("experiment", metavar="EXPERIMENT", help="see revlib list")
+    command.add_argument("--preset", default="paper", help="paper (the default) or ci")
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, 1 or more")
+    return int(text)
+
+
+def _list(options: argparse.Namespace) -> int:
+    for experiment in experiments.EXPERIMENTS.values():
+        print(f"{experiment.name}  {experiment.title} (Section {experiment.section})")
+        for name, preset in experiment.presets.items():
+            asked = preset.recorded()
+            maps = sum(order.cost(asked) for order in experiment.orders) * len(preset.seeds)
+            stored = len(runs.stored(experiment.name, name))
+            print(
+                f"  {name:<6} {len(preset.seeds)} seeds of {preset.steps} steps, "
+                f"{len(asked)} recorded, {maps:,} optimizer steps in all; {stored:,} rows stored"
+            )
+    return 0
+
+
+def _run(options: argparse.Namespace) -> int:
+    table = runs.run(
+        options.experiment, options.preset, options.seeds, options.every, options.workers
+    )
+    print(f"{len(table):,} rows of {options.experiment}, preset {options.preset}, are stored.")
+    return 0
+
+
+def _audit(options: argparse.Namespace) -> int:
+    audits = runs.audit(options.experiment, options.preset, options.points)
+    for audit in audits:
+        print(audit.points.to_string(index=False))
+        print("Equal." if audit.passed else "Not equal.", end=" ")
+        print("The stale rows are renewed." if audit.renewed else "")
+    return 0 if all(audit.passed for audit in audits) else 1
+
+
+def _data(options: argparse.Namespace) -> int:
+    datasets.load(options.name)
+    print(datasets.path(options.name))
+    return 0
+
+

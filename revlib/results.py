@@ -1,0 +1,357 @@
+"""The store of results: tidy tables that survive kills, and never mix what does not belong.
+
+A :class:`Store` is a folder. In it, each *result file* holds the rows that were computed under one
+identity (the setting, the digest of the data, the hashes of the code) and consists of
+
+- ``<fingerprint>.json``: the identity, the orders, every run that added rows, every renewal;
+- ``<fingerprint>.parquet``: the rows, keyed by seed, order and step;
+- ``<fingerprint>.journal``: rows of a run that is going on or was killed, one line each. They are
+  moved into the table when a run ends or the next one begins.
+
+Rows of another identity than today's are *stale*. They stay where they are, and are not used
+until an audit has recomputed some of them and found them equal, which is written down as a
+renewal.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import os
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import filelock
+import pandas as pd
+import pyarrow
+import pyarrow.parquet
+
+from revlib import provenance
+from revlib.orders import Order
+
+KEYS = ["seed", "order", "step"]
+
+
+class DamagedResultsError(ValueError):
+    """A result file cannot be read."""
+
+
+class StoreInUseError(RuntimeError):
+    """Another process is writing to the same store."""
+
+
+def root() -> Path:
+    """Return the folder of all results: the nearest ``book/results`` above the current folder.
+
+    Outside a checkout of the book it is ``results`` in the current folder.
+    """
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "book" / "_config.yml").exists():
+            return folder / "book" / "results"
+    return here / "results"
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What determines the numbers of a result file.
+
+    Parameters
+    ----------
+    setting
+        The setting's fields, as JSON keeps them.
+    code
+        Hashes of the modules that determine numbers (:func:`revlib.provenance.code`).
+    data
+        Digest of the data set, or None where the data is not at hand: it then matches any.
+    """
+
+    setting: dict[str, Any]
+    code: dict[str, str]
+    data: str | None
+
+    def matches(self, other: Identity) -> bool:
+        """Return whether rows of one may stand for rows of the other."""
+        known = self.data is not None and other.data is not None
+        return (
+            self.setting == other.setting
+            and self.code == other.code
+            and not (known and self.data != other.data)
+        )
+
+    def fingerprint(self) -> str:
+        """Return a short hash of the whole identity."""
+        return provenance.digest(json.dumps(vars(self), sort_keys=True))
+
+    def differences(self, other: Identity) -> str:
+        """Return in words in what `other` differs."""
+        fields = sorted(self.setting.keys() | other.setting.keys())
+        words = [
+            f"{name} {other.setting.get(name)} instead of {self.setting.get(name)}"
+            for name in fields
+            if self.setting.get(name) != other.setting.get(name)
+        ]
+        if self.data and other.data and self.data != other.data:
+            words.append("other data")
+        modules = sorted(
+            name
+            for name in self.code.keys() | other.code.keys()
+            if self.code.get(name) != other.code.get(name)
+        )
+        if modules:
+            words.append(f"other code in {', '.join(modules)}")
+        return "; ".join(words)
+
+
+@dataclass
+class ResultFile:
+    """The rows computed under one identity, with their provenance.
+
+    Parameters
+    ----------
+    stem
+        The path without its suffix.
+    identity
+        Under which the rows were computed.
+    orders
+        For each order by name, a digest of its anchors and up to which step it was taken.
+    rows
+        How many rows the table has.
+    runs
+        Each run that added rows: environment, workers, rows, seconds.
+    renewals
+        Each audit that found the rows equal to those of another identity: identity, date, points.
+    """
+
+    stem: Path
+    identity: Identity
+    orders: dict[str, dict[str, Any]] = field(default_factory=dict)
+    rows: int = 0
+    runs: list[dict[str, Any]] = field(default_factory=list)
+    renewals: list[dict[str, Any]] = field(default_factory=list)
+
+    @classmethod
+    def read(cls, path: Path) -> ResultFile:
+        """Read the provenance at `path`, a ``.json``."""
+        with _damage_reported(path):
+            stored = json.loads(path.read_text())
+            return cls(path.with_suffix(""), Identity(**stored.pop("identity")), **stored)
+
+    def write(self) -> None:
+        """Write the provenance."""
+        stored = {name: value for name, value in vars(self).items() if name != "stem"}
+        stored["identity"] = vars(self.identity)
+        text = json.dumps(stored, indent=1) + "\n"
+        _replace(self.stem.with_suffix(".json"), lambda path: path.write_text(text))
+
+    def stands_for(self, identity: Identity) -> bool:
+        """Return whether the rows hold under an identity, from the start or by renewal."""
+        identities = [self.identity, *(Identity(**r["identity"]) for r in self.renewals)]
+        return any(identity.matches(known) for known in identities)
+
+    def table(self) -> pd.DataFrame:
+        """Return all rows, those still in the journal included, sorted by their keys.
+
+        Raises
+        ------
+        DamagedResultsError
+            If the table or the journal is truncated, damaged or missing.
+        """
+        journal = self._journal()  # first: rows move from it into the table, never back
+        stored = self._stored()
+        added = pd.DataFrame([row for entry in journal for row in entry["rows"]])
+        table = pd.concat([part for part in (stored, added) if len(part)] or [stored])
+        table = table.drop_duplicates(ignore_index=True)
+        if table.duplicated(KEYS).any():
+            raise DamagedResultsError(
+                f"{self.stem}.parquet and {self.stem}.journal disagree about the same row. "
+                f"{_MEND}"
+            )
+        return table.sort_values(KEYS, ignore_index=True)
+
+    def compact(self) -> None:
+        """Move the rows of the journal into the table."""
+        journal = self._journal()
+        if journal:
+            table = self.table()
+            arrow = pyarrow.Table.from_pandas(table, preserve_index=False)
+            _replace(
+                self.stem.with_suffix(".parquet"),
+                lambda path: pyarrow.parquet.write_table(arrow, path, write_page_checksum=True),
+            )
+            self.rows = len(table)
+            self.runs[-1]["rows"] = sum(len(entry["rows"]) for entry in journal)
+            self.runs[-1]["seconds"] = journal[-1]["seconds"]
+        elif self.runs and "rows" not in self.runs[-1]:
+            self.runs.pop()  # it was stopped before it had anything
+        self.write()
+        self.stem.with_suffix(".journal").unlink(missing_ok=True)
+
+    def _stored(self) -> pd.DataFrame:
+        path = self.stem.with_suffix(".parquet")
+        if not self.rows and not path.exists():
+            return pd.DataFrame(columns=KEYS)
+        with _damage_reported(path):
+            table = pyarrow.parquet.read_table(path, page_checksum_verification=True).to_pandas()
+            if len(table) < self.rows:
+                raise ValueError("rows are missing")
+            return table
+
+    def _journal(self) -> list[dict[str, Any]]:
+        path = self.stem.with_suffix(".journal")
+        if not path.exists():
+            return []
+        with _damage_reported(path):
+            # A kill can cut the line that is being written. It has no line end: it never counted.
+            complete, _, _ = path.read_bytes().rpartition(b"\n")
+            return [json.loads(line) for line in complete.splitlines()]
+
+
+class Store:
+    """All results of one experiment in one size.
+
+    Parameters
+    ----------
+    folder
+        Where its files are; made when the first row is written.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def files(self) -> list[ResultFile]:
+        """Return all result files, whatever their identity."""
+        for table in self.folder.glob("*.parquet"):
+            if not table.with_suffix(".json").exists():
+                raise DamagedResultsError(f"{table} has lost its .json beside it. {_MEND}")
+        return [ResultFile.read(path) for path in sorted(self.folder.glob("*.json"))]
+
+    def current(self, identity: Identity) -> ResultFile | None:
+        """Return the result file that holds under `identity`, the largest if there are several."""
+        valid = [file for file in self.files() if file.stands_for(identity)]
+        return max(valid, key=lambda file: file.rows, default=None)
+
+    def stale(self, identity: Identity) -> list[ResultFile]:
+        """Return the result files that do not hold under `identity`."""
+        return [file for file in self.files() if not file.stands_for(identity)]
+
+    def table(self, identity: Identity) -> pd.DataFrame:
+        """Return the rows that hold under `identity`; none if there are none."""
+        file = self.current(identity)
+        return pd.DataFrame(columns=KEYS) if file is None else file.table()
+
+    @contextlib.contextmanager
+    def writing(
+        self, identity: Identity, orders: Iterable[Order], steps: int, workers: int
+    ) -> Iterator[Writer]:
+        """Open the store for a run, and keep what it has computed however the run ends.
+
+        Parameters
+        ----------
+        identity
+            Under which rows are computed.
+        orders, steps
+            What is run. An order that was stored under the same name with other anchors is
+            refused.
+        workers
+            How many processes compute, for the record.
+
+        Raises
+        ------
+        StoreInUseError
+            If another process is writing to this store.
+        ValueError
+            If an order's name stands for other anchors in this store.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with self._lock():
+            file = self.current(identity) or ResultFile(
+                self.folder / identity.fingerprint(), identity
+            )
+            for order in orders:
+                _enter_order(file, order, steps)
+            file.compact()  # rows of a run that was killed
+            file.runs.append({**provenance.environment(), "workers": workers})
+            file.write()
+            journal = file.stem.with_suffix(".journal")
+            try:
+                with journal.open("ab", buffering=0) as stream:
+                    yield Writer(file, stream)
+            finally:
+                file.compact()
+
+    def renew(self, file: ResultFile, identity: Identity, audit: dict[str, Any]) -> None:
+        """Write down that an audit found the rows of `file` equal to those of `identity`."""
+        with self._lock():
+            file = ResultFile.read(file.stem.with_suffix(".json"))
+            date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+            file.renewals.append({"identity": vars(identity), "date": date, "audit": audit})
+            file.write()
+
+    @contextlib.contextmanager
+    def _lock(self) -> Iterator[None]:
+        lock = filelock.FileLock(self.folder / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            raise StoreInUseError(
+                f"Another process is writing to {self.folder}. Wait until it has finished, or "
+                "stop it: what it has computed is kept."
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+class Writer:
+    """Takes rows of a run as they are computed; each is on disk when :meth:`add` returns."""
+
+    def __init__(self, file: ResultFile, stream: Any):
+        self.file = file
+        self._stream = stream
+        self._start = time.monotonic()
+
+    def add(self, rows: list[dict[str, Any]]) -> None:
+        """Add rows."""
+        seconds = round(time.monotonic() - self._start, 3)
+        entry = json.dumps({"seconds": seconds, "rows": rows})
+        self._stream.write(entry.encode() + b"\n")
+
+
+_MEND = (
+    "Restore it from a copy or from version control; or delete the .parquet, .json and .journal "
+    "of that name, and the next run computes their rows again."
+)
+
+
+@contextlib.contextmanager
+def _damage_reported(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, OSError, pyarrow.ArrowException) as error:
+        raise DamagedResultsError(
+            f"The result file {path} is truncated or damaged ({error}). {_MEND}"
+        ) from error
+
+
+def _replace(path: Path, write: Any) -> None:
+    """Write a file beside `path` and move it there, so that `path` is never half written."""
+    beside = path.with_name(path.name + ".new")
+    write(beside)
+    os.replace(beside, path)
+
+
+def _enter_order(file: ResultFile, order: Order, steps: int) -> None:
+    known = file.orders.get(order.name, {"steps": 0, "anchors": order.digest(0)})
+    if order.digest(known["steps"]) != known["anchors"]:
+        raise ValueError(
+            f"The results in {file.stem.parent} have an order '{order.name}' with other anchors. "
+            "Give the new order a name of its own."
+        )
+    longest = max(steps, known["steps"])
+    file.orders[order.name] = {"steps": longest, "anchors": order.digest(longest)}

@@ -1,0 +1,460 @@
+"""Running experiments: compute what is missing, keep it, show it, check it again later."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import json
+import random
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import joblib
+import numpy as np
+import pandas as pd
+import torch
+from tqdm.auto import tqdm
+
+from revlib import datasets, experiments, provenance, results
+from revlib.experiments import Experiment
+from revlib.maps import Trainer, TrainingState
+from revlib.orders import Order
+from revlib.results import Identity, ResultFile, Store
+from revlib.sweep import Plan, coarse_to_fine, walk
+from revlib.tasks import Setting, build
+
+Row = dict[str, Any]
+
+SLICE_SECONDS = 0.1  # after which a worker hands over the rows it has, at the end of a step
+
+
+def run(
+    name: str,
+    preset: str = "paper",
+    seeds: Iterable[int] | None = None,
+    every: int | None = None,
+    workers: int = 1,
+    progress: bool = True,
+    **changes: Any,
+) -> pd.DataFrame:
+    """Compute what is missing of an experiment, store it, and return all of its table.
+
+    Rows are stored as they are computed, coarse to fine; a run that is killed goes on where it
+    was when it is called again. Each worker uses one thread, so that the numbers do not depend on
+    how many there are.
+
+    Parameters
+    ----------
+    name, preset
+        Which experiment in which size (:mod:`revlib.experiments`).
+    seeds
+        The seeds to run; by default those of the preset.
+    every
+        Spacing of the grid of recorded steps; by default that of the preset.
+    workers
+        Processes that compute side by side.
+    progress
+        Whether to show a progress bar with the time left.
+    **changes
+        Fields of the setting with other values than the preset's, ``learning_rate=0.01`` say.
+        Such results have a store of their own.
+
+    Raises
+    ------
+    ValueError
+        If a name or a value is not valid.
+    revlib.datasets.DataNotFoundError
+        If the data is not on this machine and cannot be downloaded.
+    revlib.results.StoreInUseError
+        If another process is computing the same.
+    """
+    plan = _Run.of(name, preset, seeds, every, changes)
+    identity = plan.identity(data=True)
+    with plan.store.writing(identity, plan.orders, plan.steps, workers) as writer:
+        missing = plan.missing(writer.file.table())
+        for rows in _compute(plan.setting, missing, workers, progress):
+            writer.add(rows)
+    return plan.store.table(identity)
+
+
+def compute(
+    name: str,
+    preset: str = "ci",
+    seeds: Iterable[int] | None = None,
+    every: int | None = None,
+    **changes: Any,
+) -> pd.DataFrame:
+    """Compute an experiment afresh and return its table; nothing is read or stored.
+
+    The parameters are those of :func:`run`.
+    """
+    plan = _Run.of(name, preset, seeds, every, changes)
+    missing = plan.missing(pd.DataFrame(columns=results.KEYS))
+    rows = [row for rows in _compute(plan.setting, missing, 1, False) for row in rows]
+    return pd.DataFrame(rows).sort_values(results.KEYS, ignore_index=True)
+
+
+def stored(name: str, preset: str = "paper") -> pd.DataFrame:
+    """Return the rows that are stored of an experiment and hold today; none if there are none."""
+    plan = _Run.of(name, preset, None, None, {})
+    return plan.store.table(plan.identity())
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a chapter shows of an experiment.
+
+    Parameters
+    ----------
+    experiment
+        The experiment.
+    preset
+        The preset that is really shown.
+    setting
+        Its setting, with the reader's changes.
+    table
+        The rows.
+    note
+        In a sentence or two, for the reader: what is shown and why.
+    """
+
+    experiment: Experiment
+    preset: str
+    setting: Setting
+    table: pd.DataFrame
+    note: str
+
+
+def study(
+    name: str,
+    preset: str = "ci",
+    seeds: Iterable[int] | None = None,
+    every: int | None = None,
+    **changes: Any,
+) -> Study:
+    """Return what a chapter shows: stored results, or new ones, and never the one as the other.
+
+    - Preset ``ci`` is computed on the spot.
+    - Preset ``paper`` with `every` computes what is missing of these steps, and stores it.
+    - Preset ``paper`` without `every` shows what is stored. Where nothing is, it falls back on
+      ``ci`` and says so.
+
+    The parameters are those of :func:`run`.
+    """
+    plan = _Run.of(name, preset, seeds, every, changes)
+    if preset == "ci":
+        table = compute(name, preset, seeds, every, **changes)
+        note = "computed just now on the embedded sample, a small version of the experiment"
+    elif every is not None:
+        table = run(name, preset, seeds, every, progress=False, **changes)
+        table = table[table["seed"].isin(plan.seeds) & table["step"].isin(plan.recorded)]
+        table = table.reset_index(drop=True)
+        note = "the paper's setting on the full data, computed for this page or found in the store"
+    else:
+        identity = plan.identity()
+        file = plan.store.current(identity)
+        if file is None:
+            shown = study(name, "ci", seeds, every, **changes)
+            stale = plan.store.stale(identity)
+            reason = "no results of the paper's setting are stored yet"
+            if stale:
+                why = "; ".join(file.identity.differences(identity) for file in stale)
+                reason = f"the stored results of the paper's setting are stale ({why})"
+            note = f"{shown.note} This stands in for the preset paper: {reason}."
+            return dataclasses.replace(shown, note=note)
+        table = file.table()
+        last = file.runs[-1]
+        note = f"stored results, last added to on {last['date'][:10]}, {last['machine']}"
+    count = f"{table['seed'].nunique()} seeds, {table['step'].nunique()} of {plan.steps + 1} steps"
+    note = f"Preset {preset}: {note}; {count} recorded."
+    return Study(plan.experiment, preset, plan.setting, table, note)
+
+
+@dataclass(frozen=True)
+class Audit:
+    """The outcome of recomputing stored points.
+
+    Parameters
+    ----------
+    points
+        One row for each point and quantity: ``seed``, ``order``, ``step``, ``quantity``,
+        ``stored``, ``recomputed``, ``allowed`` (the difference that rounding explains), ``equal``.
+    renewed
+        Whether stale rows were renewed because all points were equal.
+    """
+
+    points: pd.DataFrame
+    renewed: bool
+
+    @property
+    def passed(self) -> bool:
+        """Whether all points were found equal."""
+        return bool(self.points["equal"].all())
+
+
+def audit(name: str, preset: str = "paper", points: int = 3, **changes: Any) -> list[Audit]:
+    """Recompute a few stored points from scratch, and renew stale rows that are found equal.
+
+    Points are drawn at random, anew at each audit. How far rounding alone moves a point is
+    measured on the spot: it is computed a second time from a start whose every entry is moved by
+    one unit of rounding, and ten times that difference is allowed (plus one unit in the sixth
+    digit of a loss, or two examples of an accuracy's thousand).
+
+    Parameters
+    ----------
+    name, preset, **changes
+        Which experiment, as for :func:`run`.
+    points
+        How many points of each result file.
+
+    Returns
+    -------
+    list of Audit
+        One for each result file of the store, the current one and the stale ones.
+
+    Raises
+    ------
+    ValueError
+        If nothing is stored.
+    """
+    plan = _Run.of(name, preset, None, None, changes)
+    files = plan.store.files()
+    if not files:
+        raise ValueError(
+            f"Nothing is stored of {name} at preset {preset} in {plan.store.folder}. "
+            f"Compute it: revlib run {name} --preset {preset}."
+        )
+    identity = plan.identity(data=True)
+    return [_audit_file(plan, file, identity, points) for file in files]
+
+
+def _audit_file(plan: _Run, file: ResultFile, identity: Identity, points: int) -> Audit:
+    table = file.table()
+    orders = {order.name: order for order in plan.orders}
+    known = table[table["order"].isin(orders) & (table["step"] > 0)]
+    chosen = known.loc[random.SystemRandom().sample(list(known.index), min(points, len(known)))]
+    compared = []
+    for stored in chosen.to_dict("records"):
+        seed, order, step = stored["seed"], orders[stored["order"]], stored["step"]
+        again, nudged = (
+            next(iter(rows))
+            for rows in (
+                _compute(plan.setting, [(seed, order, [step])], 1, False, nudged=nudge)
+                for nudge in (False, True)
+            )
+        )
+        for quantity, value in again[0].items():
+            if quantity in results.KEYS:
+                continue
+            moved = abs(nudged[0][quantity] - value)
+            floor = 0.002 if quantity.endswith("accuracy") else 1e-6 * abs(value)
+            allowed = 10 * moved + floor
+            equal = np.isclose(stored[quantity], value, rtol=0, atol=allowed, equal_nan=True)
+            compared.append(
+                {key: stored[key] for key in results.KEYS}
+                | {
+                    "quantity": quantity,
+                    "stored": stored[quantity],
+                    "recomputed": value,
+                    "allowed": allowed,
+                    "equal": bool(equal),
+                }
+            )
+    found = Audit(pd.DataFrame(compared), renewed=False)
+    if found.passed and not file.stands_for(identity):
+        plan.store.renew(file, identity, {"points": compared})
+        found = dataclasses.replace(found, renewed=True)
+    return found
+
+
+@dataclass(frozen=True)
+class _Run:
+    """An experiment with everything decided: what `run` is asked to have computed at its end."""
+
+    experiment: Experiment
+    setting: Setting
+    seeds: list[int]
+    recorded: list[int]
+    steps: int
+    store: Store
+
+    @classmethod
+    def of(cls, name, preset, seeds, every, changes) -> _Run:
+        experiment = experiments.get(name)
+        size = experiment.preset(preset)
+        setting = size.setting.changed(**changes)
+        differs = [
+            f"{field.name}={getattr(setting, field.name)}"
+            for field in dataclasses.fields(setting)
+            if getattr(setting, field.name) != getattr(size.setting, field.name)
+        ]
+        return cls(
+            experiment,
+            setting,
+            sorted(size.seeds if seeds is None else seeds),
+            size.recorded(every),
+            size.steps,
+            Store(results.root() / name / ",".join([preset, *differs])),
+        )
+
+    @property
+    def orders(self) -> tuple[Order, ...]:
+        return self.experiment.orders
+
+    def identity(self, data: bool = False) -> Identity:
+        """Return today's identity; with the digest of the data only where it is needed."""
+        return Identity(
+            json.loads(json.dumps(dataclasses.asdict(self.setting))),
+            provenance.code(),
+            datasets.load(self.setting.data, self.setting.sample).digest if data else None,
+        )
+
+    def missing(self, table: pd.DataFrame) -> list[tuple[int, Order, list[int]]]:
+        """Return for each seed and order the steps that are not in the table."""
+        have = set(zip(*(table[key] for key in results.KEYS), strict=True))
+        asked = [
+            (seed, order, [n for n in self.recorded if (seed, order.name, n) not in have])
+            for seed in self.seeds
+            for order in self.orders
+        ]
+        return [job for job in asked if job[2]]
+
+
+class _Job:
+    """What is missing of one seed and order, and how far it has come."""
+
+    def __init__(self, seed: int, order: Order, missing: list[int]):
+        plan = Plan.of(order, missing)
+        self.seed, self.order, self.missing = seed, order, frozenset(missing)
+        self.spine, self.leaves = plan.spine, plan.leaves
+        self.keep = frozenset(order.anchor(n) for n in self.leaves)
+        self.states: dict[int, TrainingState] = {}
+
+    def piece(self, steps: list[int]) -> _Piece:
+        """Return the work of computing `steps`, with the states that it starts from."""
+        anchors = {self.order.anchor(n) for n in steps if n} - {0, *steps}
+        states = {a: self.states[a] for a in anchors}
+        return _Piece(self.seed, self.order, steps, self.missing, self.keep, states)
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Work for one worker.
+
+    Parameters
+    ----------
+    seed, order
+        Which run.
+    steps
+        Which iterates to compute, in turn.
+    recorded
+        Which of them to evaluate.
+    keep
+        Steps whose states others will start from.
+    states
+        The states that the piece starts from, but for step 0, which every worker knows.
+    """
+
+    seed: int
+    order: Order
+    steps: list[int]
+    recorded: frozenset[int]
+    keep: frozenset[int]
+    states: dict[int, TrainingState]
+
+
+@dataclass(frozen=True)
+class _Done:
+    """What a worker hands over: rows, how many steps and maps it did, and states to keep."""
+
+    rows: list[Row]
+    steps: int
+    maps: int
+    states: dict[int, TrainingState]
+
+
+def _compute(
+    setting: Setting,
+    missing: list[tuple[int, Order, list[int]]],
+    workers: int,
+    progress: bool,
+    nudged: bool = False,
+) -> Iterator[list[Row]]:
+    """Yield rows as they are computed: first along all spines, then the leaves, coarse to fine."""
+    jobs = [_Job(*one) for one in missing]
+    total = sum(order.cost(steps) for _, order, steps in missing)
+    with (
+        joblib.Parallel(workers, return_as="generator_unordered", batch_size=1) as parallel,
+        tqdm(total=total, unit=" maps", disable=not progress) as bar,
+    ):
+        while spines := [job for job in jobs if job.spine]:
+            # The pieces come back in any order, so each brings along which job it belongs to.
+            for index, done in parallel(
+                joblib.delayed(_advance)(setting, job.piece(job.spine), nudged, index)
+                for index, job in enumerate(spines)
+            ):
+                yield done.rows
+                job = spines[index]
+                job.spine = job.spine[done.steps :]
+                needed = job.keep.union(job.order.anchor(n) for n in job.spine)
+                known = job.states | done.states
+                job.states = {n: state for n, state in known.items() if n in needed}
+                bar.update(done.maps)
+
+        leaves = [(n, job) for job in jobs for n in job.leaves]
+        rank = {n: r for r, n in enumerate(coarse_to_fine({n for n, _ in leaves}))}
+        leaves.sort(key=lambda leaf: rank[leaf[0]])
+        for _, done in parallel(
+            joblib.delayed(_advance)(setting, job.piece([n]), nudged) for n, job in leaves
+        ):
+            yield done.rows
+            bar.update(done.maps)
+
+
+def _advance(setting: Setting, piece: _Piece, nudged: bool, index: int = 0) -> tuple[int, _Done]:
+    """Work on a piece for a while (in a worker), and hand over what there is."""
+    with _one_thread():
+        trainer, start = _working_copy(setting, piece.seed, nudged)
+        task, order = trainer.task, piece.order
+        rows, maps, done = [], 0, 0
+        states = {0: start, **piece.states}
+        steps = piece.steps
+        deadline = time.monotonic() + SLICE_SECONDS
+        for n in walk(trainer, order, steps, states, piece.keep):
+            done += 1
+            maps += n - order.anchor(n) if n else 0
+            if n in piece.recorded:
+                key = {"seed": piece.seed, "order": order.name, "step": n}
+                rows.append(key | task.evaluate(trainer.model))
+            if time.monotonic() > deadline:
+                break
+        rest = steps[done:]
+        if rest and n not in states and n in {order.anchor(m) for m in rest}:
+            states[n] = trainer.state()
+        return index, _Done(rows, done, maps, {n: s for n, s in states.items() if n in steps})
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute with one thread: the sums, and so the numbers, depend on how many there are."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@functools.lru_cache(maxsize=1)
+def _working_copy(setting: Setting, seed: int, nudged: bool) -> tuple[Trainer, TrainingState]:
+    trainer = Trainer(build(setting, seed))
+    if nudged:
+        with torch.no_grad():
+            generator = torch.Generator().manual_seed(seed)
+            for p in trainer.model.parameters():
+                sign = torch.randint(0, 2, p.shape, generator=generator) * 2 - 1
+                p.mul_(1 + sign * torch.finfo(p.dtype).eps)
+    return trainer, trainer.state()

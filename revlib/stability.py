@@ -1,0 +1,161 @@
+"""How calm a path is: statistics of one path, and of two orders against each other.
+
+A path is judged over a stated range of steps, each seed on its own. For exchangeable batches
+the forward and the backward iterate have the same law at every fixed step, so no expectation at
+a step can differ between them; what can differ, and is measured here, is the movement along a path.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import scipy.stats
+
+STATISTICS = ("spread", "change")
+
+
+def fluctuation(table: pd.DataFrame, quantity: str, first: int, last: int) -> pd.DataFrame:
+    """Return how much a quantity moves along each path, over the steps `first` to `last`.
+
+    Parameters
+    ----------
+    table
+        A tidy table (:func:`revlib.trajectory`).
+    quantity
+        A column of it, in whose units the result is: ``"test_loss"``, say.
+    first, last
+        The range of steps, both included.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row for each seed and order: ``points`` (recorded steps in the range), ``mean``,
+        ``spread`` (standard deviation over these steps, with n - 1), ``pairs`` (recorded steps
+        whose successor is recorded too) and ``change`` (mean absolute difference over the pairs).
+        Not a number where there are too few points or the path has diverged.
+
+    Raises
+    ------
+    ValueError
+        If the table has no such column or no step in the range.
+    """
+    if quantity not in table:
+        measured = ", ".join(c for c in table if c not in ("seed", "order", "step"))
+        raise ValueError(f"The table has no '{quantity}'. It has: {measured}.")
+    inside = table[table["step"].between(first, last)]
+    if inside.empty:
+        raise ValueError(
+            f"No step between {first} and {last} is recorded; "
+            f"the table has steps {table['step'].min()} to {table['step'].max()}."
+        )
+    rows = []
+    for (seed, order), path in inside.sort_values("step").groupby(["seed", "order"]):
+        values = path[quantity].where(np.isfinite(path[quantity])).to_numpy(float)
+        changes = np.abs(np.diff(values))[np.diff(path["step"]) == 1]
+        whole = len(values) > 1
+        rows.append(
+            {
+                "seed": seed,
+                "order": order,
+                "points": len(values),
+                "mean": values.mean(),
+                "spread": values.std(ddof=1) if whole else np.nan,
+                "pairs": len(changes),
+                "change": changes.mean() if len(changes) else np.nan,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How many times calmer the second of two orders is than the first.
+
+    Parameters
+    ----------
+    ratios
+        Per seed: the statistic of the first order divided by that of the second. Above 1, the
+        second is calmer. Seeds on which either is not a number are left out.
+    ratio
+        Their geometric mean.
+    low, high
+        Its 95 % confidence interval from Student's t on the logarithms of the ratios; not a
+        number with fewer than two seeds.
+    left_out
+        Seeds left out, because a path diverged or has too few recorded steps.
+    """
+
+    ratios: pd.Series
+    ratio: float
+    low: float
+    high: float
+    left_out: list[int]
+
+    def __str__(self) -> str:
+        text = f"{self.ratio:.2g} times, on {len(self.ratios)} seeds"
+        if np.isfinite(self.low):
+            text += f" (95 % interval {self.low:.2g} to {self.high:.2g})"
+        return text
+
+
+def compare(
+    table: pd.DataFrame,
+    quantity: str,
+    first: int,
+    last: int,
+    statistic: str = "spread",
+    orders: tuple[str, str] = ("forward", "backward"),
+) -> Comparison:
+    """Compare the fluctuation of two orders over a range of steps, seed by seed.
+
+    The two paths of a seed share their start and their batches, so the ratio is taken per seed
+    and the uncertainty over seeds.
+
+    Parameters
+    ----------
+    table, quantity, first, last
+        As for :func:`fluctuation`.
+    statistic
+        ``"spread"`` or ``"change"``.
+    orders
+        Names of the two orders.
+
+    Raises
+    ------
+    ValueError
+        If a name is not valid.
+    """
+    if statistic not in STATISTICS:
+        raise ValueError(f"'{statistic}' is not a statistic. Valid are: {', '.join(STATISTICS)}.")
+    per_seed = fluctuation(table, quantity, first, last).pivot(
+        index="seed", columns="order", values=statistic
+    )
+    for order in orders:
+        if order not in per_seed:
+            raise ValueError(
+                f"The table has no order '{order}'. It has: {', '.join(per_seed.columns)}."
+            )
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logs = np.log(per_seed[orders[0]] / per_seed[orders[1]])
+    usable = logs[np.isfinite(logs)]
+    center, count = usable.mean(), len(usable)
+    half = np.nan
+    if count > 1:
+        half = scipy.stats.t.ppf(0.975, count - 1) * usable.std(ddof=1) / np.sqrt(count)
+    return Comparison(
+        ratios=np.exp(usable),
+        ratio=float(np.exp(center)),
+        low=float(np.exp(center - half)),
+        high=float(np.exp(center + half)),
+        left_out=[seed for seed in logs.index if seed not in usable.index],
+    )
+
+
+def divergence(table: pd.DataFrame, quantity: str = "train_loss") -> pd.DataFrame:
+    """Return where paths diverged: ``seed``, ``order`` and the first recorded ``step`` at which
+    `quantity` is not finite; no row for a path that stays finite.
+    """
+    lost = table[~np.isfinite(table[quantity])]
+    return lost.groupby(["seed", "order"], as_index=False)["step"].min()

@@ -1,0 +1,241 @@
+"""Tasks: what is trained. A model, a loss, a stream of batches, an optimizer, evaluation sets.
+
+:class:`Task` is the way in for a model and data of one's own. :class:`Setting` and :func:`build`
+describe the paper's tasks as data, so that every choice can be read, stored and changed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from revlib import datasets, models
+
+Batch = tuple[torch.Tensor, torch.Tensor]
+
+EVALUATION_CHUNK = 1000  # examples evaluated at once: bounds the memory, not the result
+
+
+@dataclass
+class Task:
+    """A training problem for one seed.
+
+    Parameters
+    ----------
+    model
+        Any module. Its present parameters and buffers are the start point theta(0). It is
+        copied, never changed.
+    loss
+        ``loss(model(inputs), targets)``, a scalar tensor; the mean over the examples it is given.
+    batches
+        The batches ``B_1, B_2, …`` as pairs ``(inputs, targets)``: a list, a ``DataLoader``, a
+        generator, or an object whose ``[n - 1]`` is ``B_n``. What can be run through only once
+        or comes shuffled anew is drawn once and kept, so that every order sees the same batches.
+    optimizer
+        Makes the optimizer from the parameters, for example
+        ``functools.partial(torch.optim.SGD, lr=0.1)``.
+    evaluation
+        The sets on which iterates are evaluated, by name: ``{"test": (inputs, targets)}``.
+    seed
+        Names the run in tables, and seeds what the model itself draws while training (dropout).
+    """
+
+    model: nn.Module
+    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    batches: Iterable[Batch]
+    optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+    evaluation: Mapping[str, Batch]
+    seed: int = 0
+    _drawn: list[Batch] = field(default_factory=list, init=False, repr=False)
+    _rest: Iterator[Batch] | None = field(default=None, init=False, repr=False)
+
+    def batch(self, n: int) -> Batch:
+        """Return the batch ``B_n``, counted from 1."""
+        if hasattr(self.batches, "__getitem__"):
+            return self.batches[n - 1]
+        self._draw(n)
+        return self._drawn[n - 1]
+
+    def require(self, steps: int) -> None:
+        """Make sure that there are batches for that many steps.
+
+        Raises
+        ------
+        ValueError
+            If the stream of batches is shorter.
+        """
+        if not hasattr(self.batches, "__getitem__"):
+            self._draw(steps)
+            available = len(self._drawn)
+        elif hasattr(self.batches, "__len__"):
+            available = len(self.batches)
+        else:
+            return  # it computes any batch that is asked for
+        if available < steps:
+            raise ValueError(
+                f"A run of {steps} steps needs as many batches, but the stream of batches ends "
+                f"after {available}. Take fewer steps, or pass more batches, for example several "
+                "epochs: itertools.chain.from_iterable(loader for epoch in range(epochs))."
+            )
+
+    def _draw(self, n: int) -> None:
+        if self._rest is None:
+            self._rest = iter(self.batches)
+        self._drawn.extend(itertools.islice(self._rest, max(0, n - len(self._drawn))))
+
+    @torch.no_grad()
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        """Return ``<set>_loss`` and, for classification, ``<set>_accuracy`` of a model.
+
+        The model is evaluated in evaluation mode and left in the mode it was in. The accuracy is
+        defined where the targets are whole numbers and the output has shape (examples, classes).
+        """
+        training = model.training
+        model.eval()
+        measured = {}
+        for name, (inputs, targets) in self.evaluation.items():
+            loss, correct = 0.0, 0.0
+            chunks = zip(inputs.split(EVALUATION_CHUNK), targets.split(EVALUATION_CHUNK))
+            for x, y in chunks:
+                output = model(x)
+                loss += self.loss(output, y).item() * len(x)
+                classifies = output.ndim == 2 and y.ndim == 1 and not y.is_floating_point()
+                if classifies:
+                    correct += (output.argmax(1) == y).sum().item()
+            measured[f"{name}_loss"] = loss / len(inputs)
+            if classifies:
+                measured[f"{name}_accuracy"] = correct / len(inputs)
+        model.train(training)
+        return measured
+
+
+@dataclass(frozen=True)
+class ShuffledEpochs:
+    """An endless stream of batches: each epoch runs through all examples in a new random order.
+
+    Every batch can be had directly by its index, and does not depend on the length of the run.
+    The last batch of an epoch is smaller where the batch size does not divide the examples.
+
+    Parameters
+    ----------
+    inputs, targets
+        The examples, along the first axis.
+    size
+        Examples in a batch.
+    seed
+        Seeds the shuffling, together with the number of the epoch.
+    """
+
+    inputs: torch.Tensor
+    targets: torch.Tensor
+    size: int
+    seed: int
+
+    def __getitem__(self, index: int) -> Batch:
+        """Return batch ``B_{index + 1}``."""
+        epoch, position = divmod(index, -(-len(self.inputs) // self.size))
+        order = _permutation(len(self.inputs), self.seed, epoch)
+        chosen = order[position * self.size : (position + 1) * self.size]
+        return self.inputs[chosen], self.targets[chosen]
+
+
+@functools.lru_cache(maxsize=16)
+def _permutation(length: int, seed: int, epoch: int) -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng((seed, epoch)).permutation(length))
+
+
+@dataclass(frozen=True)
+class Setting:
+    """All choices that determine the numbers of an experiment, for any seed, order and step.
+
+    Parameters
+    ----------
+    data
+        Name of the data set (:func:`revlib.datasets.load`).
+    sample
+        Whether to use the small sample that comes with the package instead of the full set.
+    hidden
+        Widths of the hidden layers of the MLP (ReLU).
+    batch_size
+        Examples in a batch.
+    learning_rate
+        The paper's h.
+    init
+        Initialisation of the weights (:func:`revlib.models.mlp`).
+    scaling
+        ``"unit"``: pixels in [0, 1]; ``"standardised"``: then shifted and scaled to mean 0 and
+        standard deviation 1 over the training set.
+    train_examples
+        How many examples, the first of the training set, the training curves are evaluated on.
+    """
+
+    data: str
+    sample: bool
+    hidden: tuple[int, ...]
+    batch_size: int
+    learning_rate: float
+    init: str
+    scaling: str
+    train_examples: int
+
+    def changed(self, **changes: Any) -> Setting:
+        """Return the setting with some fields changed; those given as None stay as they are.
+
+        Raises
+        ------
+        ValueError
+            If there is no such field.
+        """
+        names = [f.name for f in dataclasses.fields(self)]
+        for name in changes:
+            if name not in names:
+                raise ValueError(f"A setting has no '{name}'. It has: {', '.join(names)}.")
+        return dataclasses.replace(self, **{k: v for k, v in changes.items() if v is not None})
+
+
+def build(setting: Setting, seed: int) -> Task:
+    """Return the task that a setting describes, for one seed.
+
+    The seed determines the start point and the batches; they are drawn independently.
+
+    Raises
+    ------
+    ValueError
+        If a field has a value that is not valid.
+    revlib.datasets.DataNotFoundError
+        If the data is not on this machine and cannot be downloaded.
+    """
+    x_train, y_train, x_test, y_test = _scaled(setting.data, setting.sample, setting.scaling)
+    kept = setting.train_examples
+    classes = len(datasets.load(setting.data, setting.sample).classes)
+    widths = (x_train[0].numel(), *setting.hidden, classes)
+    return Task(
+        model=models.mlp(widths, setting.init, seed),
+        loss=nn.functional.cross_entropy,
+        batches=ShuffledEpochs(x_train, y_train, setting.batch_size, seed),
+        optimizer=functools.partial(torch.optim.SGD, lr=setting.learning_rate),
+        evaluation={"train": (x_train[:kept], y_train[:kept]), "test": (x_test, y_test)},
+        seed=seed,
+    )
+
+
+@functools.lru_cache(maxsize=2)
+def _scaled(name: str, sample: bool, scaling: str) -> tuple[torch.Tensor, ...]:
+    """Return the training and test inputs (float32) and labels (int64)."""
+    data = datasets.load(name, sample=sample)
+    x_train, x_test = (torch.tensor(x).float() / 255 for x in (data.x_train, data.x_test))
+    if scaling == "standardised":
+        mean, std = x_train.mean(), x_train.std()
+        x_train, x_test = (x_train - mean) / std, (x_test - mean) / std
+    elif scaling != "unit":
+        raise ValueError(f"'{scaling}' is not a scaling. Valid are: unit, standardised.")
+    y_train, y_test = (torch.tensor(y).long() for y in (data.y_train, data.y_test))
+    return x_train, y_train, x_test, y_test

@@ -1,0 +1,112 @@
+"""Statistics of paths, against numbers worked out by hand and their sampling laws."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from revlib.stability import compare, divergence, fluctuation
+
+
+def table(paths, steps=None):
+    """A tidy table from ``{(seed, order): values}``."""
+    rows = [
+        {"seed": seed, "order": order, "step": n, "test_loss": value}
+        for (seed, order), values in paths.items()
+        for n, value in zip(steps or range(len(values)), values, strict=True)
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_spread_and_change_by_hand():
+    found = fluctuation(table({(0, "forward"): [9, 1, 3, 2, 9]}), "test_loss", 1, 3).iloc[0]
+    assert (found["points"], found["pairs"]) == (3, 2)
+    assert found["mean"] == 2
+    assert found["spread"] == 1  # of 1, 3, 2
+    assert found["change"] == 1.5  # of 2 and 1
+
+
+def test_change_counts_consecutive_steps_only():
+    coarse = table({(0, "forward"): [0.0, 5.0, 6.0, 20.0]}, steps=[0, 10, 11, 20])
+    found = fluctuation(coarse, "test_loss", 0, 20).iloc[0]
+    assert found["pairs"] == 1
+    assert found["change"] == 1
+
+
+def test_rows_may_come_in_any_order():
+    rows = table({(s, o): [1, 4, 2, 8] for s in (0, 1) for o in ("backward", "forward")})
+    shuffled = rows.sample(frac=1, random_state=1)
+    pd.testing.assert_frame_equal(
+        fluctuation(shuffled, "test_loss", 0, 3), fluctuation(rows, "test_loss", 0, 3)
+    )
+
+
+def test_a_single_point_has_no_spread():
+    found = fluctuation(table({(0, "forward"): [1.0, 2.0]}), "test_loss", 1, 1).iloc[0]
+    assert found["points"] == 1
+    assert np.isnan(found["spread"])
+    assert np.isnan(found["change"])
+
+
+def test_the_comparison_is_the_geometric_mean_over_seeds():
+    paths = {(s, "backward"): [0.0, 1.0] for s in (0, 1)}
+    paths |= {(0, "forward"): [0.0, 2.0], (1, "forward"): [0.0, 8.0]}
+    found = compare(table(paths), "test_loss", 0, 1, "change")
+    assert found.ratios.tolist() == pytest.approx([2, 8])
+    assert found.ratio == pytest.approx(4)
+    # Student's t with one degree of freedom: 12.706 standard errors, here log(2) each.
+    assert found.high == pytest.approx(4 * 2**12.7062, rel=1e-3)
+    assert found.low == pytest.approx(4 / 2**12.7062, rel=1e-3)
+    assert str(found).startswith("4 times, on 2 seeds (95 % interval")
+
+
+def test_one_seed_has_no_interval():
+    paths = {(0, "forward"): [0.0, 3.0], (0, "backward"): [0.0, 1.0]}
+    found = compare(table(paths), "test_loss", 0, 1)
+    assert found.ratio == pytest.approx(3)
+    assert np.isnan(found.low)
+    assert str(found) == "3 times, on 1 seeds"
+
+
+def test_the_interval_covers_the_truth_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    covered = 0
+    for _ in range(400):
+        logs = rng.normal(np.log(3), 0.5, size=5)
+        paths = {(s, "forward"): [0.0, np.exp(x)] for s, x in enumerate(logs)}
+        paths |= {(s, "backward"): [0.0, 1.0] for s in range(5)}
+        found = compare(table(paths), "test_loss", 0, 1, "change")
+        covered += found.low <= 3 <= found.high
+    assert 0.92 < covered / 400 < 0.98  # 95 %, give or take three standard errors
+
+
+def test_diverged_seeds_are_left_out_and_named():
+    paths = {(s, o): [0.0, 1.0] for s in (0, 1) for o in ("forward", "backward")}
+    paths |= {(2, "forward"): [0.0, np.inf], (2, "backward"): [0.0, 1.0]}
+    found = compare(table(paths), "test_loss", 0, 1)
+    assert found.left_out == [2]
+    assert found.ratio == 1
+
+
+def test_divergence_is_the_first_step_that_is_not_finite():
+    rows = table(
+        {(0, "forward"): [1, np.inf, np.nan], (0, "backward"): [1, 2, 3], (1, "forward"): [np.nan] * 3}
+    )
+    found = divergence(rows.sample(frac=1, random_state=0), "test_loss")
+    assert found.to_dict("records") == [
+        {"seed": 0, "order": "forward", "step": 1},
+        {"seed": 1, "order": "forward", "step": 0},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("loss", 0, 1), "no 'loss'. It has: test_loss"),
+        (("test_loss", 7, 9), "No step between 7 and 9 is recorded; the table has steps 0 to 1"),
+        (("test_loss", 0, 1, "calm"), "'calm' is not a statistic. Valid are: spread, change"),
+        (("test_loss", 0, 1, "spread", ("forward", "odd")), "no order 'odd'. It has: forward"),
+    ],
+)
+def test_bad_input_is_a_sentence(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        compare(table({(0, "forward"): [0.0, 1.0]}), *arguments)

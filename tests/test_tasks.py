@@ -1,0 +1,143 @@
+"""Tasks: the batches every order sees, evaluation, and the paper's tasks from settings."""
+
+import dataclasses
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from revlib import Task, datasets, experiments, tasks
+from revlib.tasks import ShuffledEpochs, build
+
+SGD = partial(torch.optim.SGD, lr=0.1)
+SETTING = experiments.get("figure-7").preset("ci").setting
+
+
+def pair(n, size=2):
+    return torch.full((size, 3), float(n)), torch.zeros(size, dtype=torch.long)
+
+
+def task(batches, evaluation=None):
+    return Task(nn.Linear(3, 2), nn.functional.cross_entropy, batches, SGD, evaluation or {})
+
+
+def numbers(problem, length):
+    return [problem.batch(n)[0][0, 0].item() for n in range(1, length + 1)]
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [
+        [pair(n) for n in range(4)],
+        (pair(n) for n in range(4)),
+        iter([pair(n) for n in range(4)]),
+        {n: pair(n) for n in range(4)}.values(),
+    ],
+    ids=["list", "generator", "iterator", "view"],
+)
+def test_any_iterable_of_batches_will_do(stream):
+    problem = task(stream)
+    problem.require(4)
+    assert numbers(problem, 4) == [0, 1, 2, 3]
+    assert problem.batch(2)[0][0, 0] == 1  # again, and in any order
+    with pytest.raises(ValueError, match=r"5 steps needs as many batches.* after 4"):
+        problem.require(5)
+
+
+def test_a_shuffling_loader_is_drawn_once():
+    loader = torch.utils.data.DataLoader(
+        torch.utils.data.TensorDataset(torch.arange(64.0).reshape(64, 1), torch.zeros(64)),
+        batch_size=4,
+        shuffle=True,
+    )
+    problem = task(loader)
+    assert numbers(problem, 16) == numbers(problem, 16)
+
+
+def test_an_endless_stream_is_drawn_no_further_than_needed():
+    drawn = []
+
+    def endless():
+        while True:
+            drawn.append(len(drawn))
+            yield pair(len(drawn))
+
+    task(endless()).require(3)
+    assert len(drawn) == 3
+
+
+def test_evaluation_in_chunks_is_the_mean_over_all_examples(monkeypatch):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2)).double()
+    x, y = torch.randn(23, 3, dtype=torch.float64), torch.randint(0, 2, (23,))
+    problem = Task(model, nn.functional.cross_entropy, [], SGD, {"held_out": (x, y)})
+    monkeypatch.setattr(tasks, "EVALUATION_CHUNK", 5)
+    measured = problem.evaluate(model)
+    assert model.training
+    model.eval()
+    assert measured == {
+        "held_out_loss": pytest.approx(nn.functional.cross_entropy(model(x), y).item(), rel=1e-12),
+        "held_out_accuracy": (model(x).argmax(1) == y).double().mean().item(),
+    }
+
+
+def test_accuracy_is_left_out_where_it_is_not_defined():
+    x = torch.randn(5, 3)
+    problem = Task(nn.Linear(3, 1), nn.functional.mse_loss, [], SGD, {"test": (x, x[:, :1])})
+    assert list(problem.evaluate(problem.model)) == ["test_loss"]
+
+
+def test_an_epoch_holds_every_example_once_with_a_ragged_end():
+    stream = ShuffledEpochs(torch.arange(10), torch.arange(10) * 2, size=4, seed=1)
+    epochs = [[stream[3 * e + i] for i in range(3)] for e in range(3)]
+    orders = [torch.cat([x for x, _ in epoch]).tolist() for epoch in epochs]
+    for epoch, order in zip(epochs, orders, strict=True):
+        assert [len(x) for x, _ in epoch] == [4, 4, 2]
+        assert sorted(order) == list(range(10))
+        assert all(torch.equal(2 * x, y) for x, y in epoch)
+    assert orders[0] != orders[1] != orders[2]
+    assert torch.equal(stream[7][0], epochs[2][1][0])
+
+
+def test_seeds_change_the_start_and_the_batches():
+    one, again, other = build(SETTING, 0), build(SETTING, 0), build(SETTING, 1)
+    assert torch.equal(one.model[1].weight, again.model[1].weight)
+    assert not torch.equal(one.model[1].weight, other.model[1].weight)
+    assert torch.equal(one.batch(5)[0], again.batch(5)[0])
+    assert not torch.equal(one.batch(5)[0], other.batch(5)[0])
+
+
+def test_a_setting_means_what_it_says():
+    data = datasets.load("fashion_mnist", sample=True)
+    problem = build(dataclasses.replace(SETTING, hidden=(7, 5), train_examples=30), 0)
+    assert [p.shape[0] for p in problem.model.parameters() if p.ndim == 2] == [7, 5, 10]
+    x, y = problem.evaluation["train"]
+    assert (len(x), len(problem.evaluation["test"][0])) == (30, len(data.x_test))
+    torch.testing.assert_close(x, torch.tensor(data.x_train[:30]) / 255)
+    assert y.tolist() == data.y_train[:30].tolist()
+    assert len(problem.batch(1)[0]) == SETTING.batch_size
+    optimizer = problem.optimizer(problem.model.parameters())
+    assert type(optimizer) is torch.optim.SGD
+    assert optimizer.param_groups[0]["lr"] == SETTING.learning_rate
+    assert optimizer.param_groups[0]["weight_decay"] == 0
+
+
+def test_standardised_inputs_have_mean_0_and_deviation_1():
+    problem = build(dataclasses.replace(SETTING, scaling="standardised"), 0)
+    x = problem.batches.inputs
+    assert abs(x.mean()) < 1e-4
+    assert abs(x.std() - 1) < 1e-4
+
+
+def test_a_changed_setting_names_its_fields():
+    assert SETTING.changed(learning_rate=0.5, init=None) == dataclasses.replace(
+        SETTING, learning_rate=0.5
+    )
+    with pytest.raises(ValueError, match="no 'rate'. It has: data, sample, hidden"):
+        SETTING.changed(rate=1)
+
+
+def test_a_wrong_scaling_is_refused():
+    with pytest.raises(ValueError, match="'odd' is not a scaling. Valid are: unit, standardised"):
+        build(dataclasses.replace(SETTING, scaling="odd"), 0)
