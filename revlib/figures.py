@@ -1,0 +1,326 @@
+"""The figures of the book, all with one look.
+
+Call `theme` once, then any of the functions that draw. Each of them returns the matplotlib figure
+and shows nothing by itself. An order of iteration has the same colour, line style and marker
+everywhere, so that it can be told without colour too.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+__all__ = ["comparison", "curves", "laws", "paths", "theme"]
+
+_WIDTH = 6.0
+"""Width of a figure, in inches: with the theme's font it can be read on a page and on a phone."""
+
+_BLUE, _ORANGE, _GREEN, _, _PINK, _BROWN, *_ = sns.color_palette("colorblind")
+
+# Forward is drawn first, thin and solid; the calm backward path lies on it, thick and dashed.
+_STYLES = {
+    "forward": {"color": _BLUE, "linestyle": "-", "linewidth": 1.0, "marker": "o"},
+    "backward": {"color": _ORANGE, "linestyle": (0, (4, 1)), "linewidth": 1.7, "marker": "s"},
+    "exact": {"color": "black", "linestyle": "-", "linewidth": 1.2, "marker": ""},
+}
+_OTHER_STYLES = [
+    {"color": _GREEN, "linestyle": "-.", "linewidth": 1.6, "marker": "^"},
+    {"color": _PINK, "linestyle": ":", "linewidth": 2.0, "marker": "D"},
+    {"color": _BROWN, "linestyle": (0, (6, 1, 1, 1, 1, 1)), "linewidth": 1.6, "marker": "v"},
+]
+
+_MARKED = 60
+"""Curves of at most this many recorded steps show each of them by a marker."""
+
+
+def theme() -> None:
+    """Give all figures from now on the look of the book.
+
+    Figures are drawn as bitmaps of 200 dots per inch, twice what a page shows: for curves of
+    thousands of points that is several times smaller than vector graphics, and as crisp.
+    """
+    sns.set_theme(
+        style="ticks",
+        palette="colorblind",
+        rc={
+            "figure.dpi": 200,
+            "savefig.dpi": 200,
+            "figure.constrained_layout.use": True,
+            "font.size": 11,
+            "axes.labelsize": 11,
+            "axes.titlesize": 11,
+            "xtick.labelsize": 10,
+            "ytick.labelsize": 10,
+            "legend.fontsize": 11,
+            "legend.frameon": False,
+            "axes.spines.right": False,
+            "axes.spines.top": False,
+            "lines.markersize": 3.5,
+        },
+    )
+
+
+def curves(table: pd.DataFrame, columns: Sequence[str] | None = None) -> Figure:
+    """Draw learning curves: one row per quantity, one column per seed, one line per order.
+
+    Seeds are never averaged: how calm a single path is would be lost in the mean. Where few steps
+    are recorded, each is marked. A path is not drawn where it is not finite; a vertical line
+    marks the first step at which a loss was not finite, and a cross at the top every such step.
+    The height of a row then suits the paths that stayed finite.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        One row per seed, order and step, as `revlib.trajectory` returns it: columns ``seed``,
+        ``order``, ``step`` and the quantities. Several tables can be concatenated.
+    columns : sequence of str, optional
+        The quantities to draw, from top to bottom. The default is all of the training and test
+        loss and accuracy that the table has.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    ValueError
+        If the table is empty, or a column is not in it.
+    """
+    if columns is None:
+        known = ("train_loss", "test_loss", "train_accuracy", "test_accuracy")
+        columns = [column for column in known if column in table]
+    missing = [name for name in ("seed", "order", "step", *columns) if name not in table]
+    if missing or not len(table) or not len(columns):
+        raise ValueError(
+            f"There is nothing to draw: the table has {len(table)} rows and the columns "
+            f"{', '.join(map(str, table.columns))}; needed are seed, order, step and "
+            f"{', '.join(columns) or 'at least one quantity'}."
+        )
+    seeds = sorted(table["seed"].unique())
+    styles = _styles(table["order"].unique())
+    losses = [column for column in table if column.endswith("_loss")]
+    table = table.sort_values("step", ignore_index=True)
+    table["finite"] = np.isfinite(table[[*columns, *losses]].to_numpy(float)).all(axis=1)
+
+    figure, axes = plt.subplots(
+        len(columns),
+        len(seeds),
+        figsize=(max(_WIDTH, 2.2 * len(seeds)), 0.7 + 2.1 * len(columns)),
+        sharex=True,
+        sharey="row",
+        squeeze=False,
+    )
+    for row, column in zip(axes, columns, strict=True):
+        row[0].set_ylabel(column.replace("_", " "))
+        for ax, seed in zip(row, seeds, strict=True):
+            for order, style in styles.items():
+                path = table[(table["seed"] == seed) & (table["order"] == order)]
+                if len(path):
+                    _curve(ax, path, column, order, style)
+        if not table["finite"].all():
+            row[0].set_ylim(_limits(table, column))
+    for ax, seed in zip(axes[0], seeds, strict=True):
+        ax.set_title(f"seed {seed}")
+    for ax in axes[-1]:
+        ax.set_xlabel("step $n$")
+        ax.xaxis.set_major_locator(MaxNLocator(4, integer=True, steps=[1, 2, 5, 10]))
+    _legend(figure, _handles(axes.flat))
+    return figure
+
+
+def paths(
+    iterates: Mapping[str, np.ndarray],
+    band: float | None = None,
+    limits: np.ndarray | None = None,
+) -> Figure:
+    """Draw iterates of a scalar problem against n, one panel per realisation of the noise.
+
+    Parameters
+    ----------
+    iterates : mapping from str to numpy.ndarray
+        For each order the iterates 0 to N, shape (N + 1,), or (N + 1, R) for R realisations of the
+        noise. All orders see the same noise.
+    band : float, optional
+        Half-width of a grey band around zero, for example a standard deviation.
+    limits : numpy.ndarray, optional
+        Shape (R,): a point for each realisation, drawn as a horizontal line.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    columns = {order: np.asarray(path).reshape(len(path), -1) for order, path in iterates.items()}
+    count = next(iter(columns.values())).shape[1]
+    figure, axes = plt.subplots(
+        count,
+        figsize=(_WIDTH, 0.9 + 1.6 * count),
+        sharex=True,
+        sharey=True,
+        squeeze=False,
+    )
+    for r, ax in enumerate(axes.flat):
+        if band is not None:
+            ax.axhspan(-band, band, color="0.92", zorder=0)
+        if limits is not None:
+            ax.axhline(limits[r], color="0.3", linewidth=1.0, linestyle=":")
+        for order, style in _styles(columns).items():
+            style = style | {"marker": ""}
+            ax.plot(columns[order][:, r], label=order, **style)
+        ax.set_ylabel(r"$\theta^{(n)}$")
+        if count > 1:
+            ax.set_title(f"noise {r + 1}", loc="right")
+    axes.flat[-1].set_xlabel("step $n$")
+    _legend(figure, _handles(axes.flat))
+    return figure
+
+
+def laws(samples: Mapping[str, np.ndarray], std: float, bins: int = 40) -> Figure:
+    """Draw histograms of the iterates of each order over the normal density of mean zero.
+
+    Parameters
+    ----------
+    samples : mapping from str to numpy.ndarray
+        For each order one number per realisation.
+    std : float
+        Standard deviation of the normal law that they are compared with; drawn as "exact".
+    bins : int, optional
+        Number of bars of the histograms, over 4 standard deviations to each side.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    figure, ax = plt.subplots(figsize=(_WIDTH, 3.2))
+    edges = np.linspace(-4 * std, 4 * std, bins + 1)
+    styles = _styles([*samples, "exact"])
+    for name, values in samples.items():
+        color, linestyle = styles[name]["color"], styles[name]["linestyle"]
+        ax.hist(
+            values,
+            edges,
+            density=True,
+            histtype="stepfilled",
+            facecolor=(*color, 0.15),
+            edgecolor=color,
+            linestyle=linestyle,
+            linewidth=1.8,
+            label=name,
+        )
+    x = np.linspace(-4 * std, 4 * std, 401)
+    density = np.exp(-((x / std) ** 2) / 2) / (std * np.sqrt(2 * np.pi))
+    ax.plot(x, density, label="exact", **styles["exact"])
+    ax.set_xlabel(r"$\theta$")
+    ax.set_ylabel("density")
+    _legend(figure, _handles([ax]))
+    return figure
+
+
+def comparison(
+    exact: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    measured: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    xlabel: str,
+    ylabel: str,
+    log: bool = False,
+) -> Figure:
+    """Draw formulas as lines, and what was measured as markers on top of them.
+
+    Parameters
+    ----------
+    exact, measured : mapping from str to a pair of numpy.ndarray
+        For each order the x and y values. A formula that belongs to no order is called
+        ``"exact"``.
+    xlabel, ylabel : str
+        What the axes show.
+    log : bool, optional
+        Whether the y axis is logarithmic.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    figure, ax = plt.subplots(figsize=(_WIDTH, 3.2))
+    styles = _styles([*exact, *measured])
+    handles = {}
+    for name, (x, y) in exact.items():
+        handles[name] = tuple(ax.plot(x, y, label=name, **(styles[name] | {"marker": ""})))
+    for name, (x, y) in measured.items():
+        style = styles[name] | {"linestyle": "", "markersize": 6, "markerfacecolor": "none"}
+        handles[name] = (*handles.get(name, ()), *ax.plot(x, y, label=name, **style))
+    if log:
+        ax.set_yscale("log")
+    ax.set_xlabel(xlabel)
+    ax.set_ylabel(ylabel)
+    _legend(figure, handles)  # a line and its markers make one entry
+    return figure
+
+
+def _styles(orders: Iterable[str]) -> dict[str, dict]:
+    """Return a style for each order, forward and backward first and the others as they come."""
+    orders = list(dict.fromkeys(orders))
+    others = [order for order in orders if order not in _STYLES]
+    fixed = {order: style for order, style in _STYLES.items() if order in orders}
+    return fixed | {order: _OTHER_STYLES[i % len(_OTHER_STYLES)] for i, order in enumerate(others)}
+
+
+def _curve(ax: Axes, path: pd.DataFrame, column: str, order: str, style: dict) -> None:
+    """Draw one quantity of one path, and where it is not finite."""
+    steps = path["step"].to_numpy()
+    if len(path) > _MARKED:
+        style = style | {"marker": ""}
+    ax.plot(steps, path[column].where(path["finite"]), label=order, **style)
+
+    lost = steps[~path["finite"]]
+    if not len(lost):
+        return
+    color, height = style["color"], 0.95 - 0.27 * len(ax.texts)
+    top = ax.get_xaxis_transform()  # x in steps, y in parts of the panel's height
+    ax.axvline(lost[0], color=color, linestyle=style["linestyle"], linewidth=1.0)
+    ax.plot(lost, [height] * len(lost), "x", color=color, transform=top)
+    late = lost[0] > steps[-1] / 2
+    ax.annotate(
+        f"{order} not\nfinite at {lost[0]}",
+        (lost[0], height),
+        xycoords=top,
+        xytext=(-4 if late else 4, -3),
+        textcoords="offset points",
+        ha="right" if late else "left",
+        va="top",
+        fontsize=9,
+        bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
+    )
+
+
+def _limits(table: pd.DataFrame, column: str) -> tuple[float, float]:
+    """Return the height of a row some of whose paths grow without bound.
+
+    It holds the paths that stayed finite whole, and the others up to twice their start.
+    """
+    values = table.loc[table["finite"], ["seed", "order", column]]
+    kept = table.groupby(["seed", "order"])["finite"].transform("all")[values.index]
+    first = values.groupby(["seed", "order"])[column].transform("first")
+    shown = values.loc[kept | (values[column] <= 2 * first), column]
+    if shown.empty:
+        return (0.0, 1.0)
+    low, high = shown.min(), shown.max()
+    margin = 0.05 * (high - low) or 1.0
+    return (low - margin, high + margin)
+
+
+def _handles(axes: Iterable[Axes]) -> dict[str, Artist]:
+    """Return what the axes draw under a label, each label once."""
+    return {
+        label: handle
+        for ax in axes
+        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)
+    }
+
+
+def _legend(figure: Figure, handles: Mapping[str, Artist | tuple[Artist, ...]]) -> None:
+    """Put one legend above the whole figure."""
+    figure.legend(handles.values(), handles, loc="outside upper center", ncols=3)

@@ -1,0 +1,256 @@
+"""What the figures draw: the data in the lines, not the pixels."""
+
+import io
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+import seaborn as sns
+from matplotlib.colors import to_rgb
+
+from revlib import figures
+
+QUANTITIES = ("train_loss", "test_loss", "train_accuracy", "test_accuracy")
+
+
+@pytest.fixture(autouse=True)
+def look():
+    """Draw with the book's look, off screen, and leave no trace of it."""
+    plt.switch_backend("agg")
+    with mpl.rc_context():
+        figures.theme()
+        yield
+        plt.close("all")
+
+
+def learning(seeds=(0, 1), orders=("forward", "backward"), steps=range(0, 101, 10)):
+    """Return a table of made-up learning curves, every value of them different."""
+    index = pd.MultiIndex.from_product(
+        [seeds, orders, list(steps)], names=["seed", "order", "step"]
+    )
+    table = index.to_frame(index=False)
+    values = np.random.default_rng(0).uniform(0.5, 2, (len(table), len(QUANTITIES)))
+    return table.join(pd.DataFrame(values, columns=QUANTITIES))
+
+
+def lines(ax):
+    """Return the lines of a panel that show an order, by its name."""
+    return {line.get_label(): line for line in ax.lines if not line.get_label().startswith("_")}
+
+
+def render(figure):
+    """Draw the figure as the notebooks do; a figure that cannot be drawn raises here."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", bbox_inches="tight")
+    return buffer.getvalue()
+
+
+def test_curves_draw_the_table():
+    table = learning()
+    figure = figures.curves(table.sample(frac=1, random_state=0))
+    render(figure)
+    assert len(figure.axes) == 4 * 2, "one row per quantity, one column per seed"
+    grid = np.reshape(figure.axes, (4, 2))
+    for row, column in zip(grid, QUANTITIES, strict=True):
+        assert row[0].get_ylabel() == column.replace("_", " ")
+        for ax, seed in zip(row, (0, 1), strict=True):
+            assert set(lines(ax)) == {"forward", "backward"}
+            for order, line in lines(ax).items():
+                path = table[(table["seed"] == seed) & (table["order"] == order)]
+                np.testing.assert_array_equal(line.get_xdata(), path["step"])
+                np.testing.assert_array_equal(line.get_ydata(), path[column])
+            assert not ax.texts
+    assert [ax.get_title() for ax in grid[0]] == ["seed 0", "seed 1"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["forward", "backward"]
+
+
+def test_curves_draw_the_columns_that_are_there_or_asked_for():
+    table = learning(seeds=(3,)).drop(columns=["train_accuracy", "test_accuracy"])
+    labels = [ax.get_ylabel() for ax in figures.curves(table).axes]
+    assert labels == ["train loss", "test loss"]
+    (ax,) = figures.curves(table, ["test_loss"]).axes
+    assert ax.get_ylabel() == "test loss"
+
+
+def test_curves_take_concatenated_tables_and_uneven_paths():
+    table = pd.concat([learning(seeds=(0,)), learning(seeds=(1,), orders=("backward",))])
+    first, second = figures.curves(table, ["test_loss"]).axes
+    assert set(lines(first)) == {"forward", "backward"}
+    assert set(lines(second)) == {"backward"}
+
+
+def test_seeds_share_the_height_of_a_row_and_the_steps():
+    grid = np.reshape(figures.curves(learning()).axes, (4, 2))
+    for row in grid:
+        assert row[0].get_ylim() == row[1].get_ylim()
+    assert len({ax.get_xlim() for ax in grid.flat}) == 1
+
+
+def test_every_step_is_marked_where_few_are_recorded():
+    (ax,) = figures.curves(learning(seeds=(0,)), ["test_loss"]).axes
+    assert {line.get_marker() for line in lines(ax).values()} == {"o", "s"}
+    (ax,) = figures.curves(learning(seeds=(0,), steps=range(500)), ["test_loss"]).axes
+    assert {line.get_marker() for line in lines(ax).values()} == {""}
+
+
+def test_orders_keep_their_style_whatever_else_is_drawn():
+    def styles(orders):
+        (ax,) = figures.curves(learning(seeds=(0,), orders=orders), ["test_loss"]).axes
+        return {
+            order: (to_rgb(line.get_color()), line.get_linestyle(), line.get_marker())
+            for order, line in lines(ax).items()
+        }
+
+    pair = styles(("backward", "forward"))
+    more = styles(("windowed(5)", "forward", "switch(50)", "backward"))
+    assert list(more) == ["forward", "backward", "windowed(5)", "switch(50)"]
+    assert {order: more[order] for order in pair} == pair
+    for part in zip(*more.values(), strict=True):
+        assert len({*part}) >= 3, "orders differ by colour, line style and marker"
+    safe = [to_rgb(color) for color in sns.color_palette("colorblind")]
+    assert all(color in safe for color, *_ in more.values())
+
+
+def diverged(value=np.inf):
+    """Return curves of which seed 1 forward grows from step 20 and is lost from step 50 on."""
+    table = learning()
+    path = (table["seed"] == 1) & (table["order"] == "forward")
+    table.loc[path & (table["step"] >= 20), ["train_loss", "test_loss"]] = 1e30
+    table.loc[path & (table["step"] >= 50), ["train_loss", "test_loss"]] = value
+    return table, path
+
+
+@pytest.mark.parametrize("value", [np.inf, np.nan])
+def test_divergence_is_shown(value):
+    table, path = diverged(value)
+    figure = figures.curves(table)
+    render(figure)
+    grid = np.reshape(figure.axes, (4, 2))
+    for row, column in zip(grid, QUANTITIES, strict=True):
+        calm, lost = row
+        assert not calm.texts
+        assert [text.get_text() for text in lost.texts] == ["forward not\nfinite at 50"]
+        unlabelled = [line for line in lost.lines if line.get_label().startswith("_")]
+        vertical, crosses = unlabelled
+        assert list(vertical.get_xdata()) == [50, 50]
+        assert list(crosses.get_xdata()) == [50, 60, 70, 80, 90, 100]
+        drawn = lines(lost)["forward"].get_ydata()
+        np.testing.assert_array_equal(drawn[:5], table.loc[path, column][:5])
+        assert np.isnan(drawn[5:]).all(), "accuracies of a lost network mean nothing"
+
+
+def test_divergence_does_not_flatten_the_other_paths():
+    table, path = diverged()
+    low, high = figures.curves(table, ["test_loss"]).axes[0].get_ylim()
+    calm = table.loc[~path, "test_loss"]
+    assert low < calm.min() <= calm.max() < high < 10
+
+
+def test_a_loss_that_is_not_drawn_tells_of_divergence_too():
+    table, _ = diverged()
+    ax = figures.curves(table, ["test_accuracy"]).axes[1]
+    assert len(ax.texts) == 1
+
+
+def test_a_path_that_comes_back_is_drawn_again():
+    """Backward iterates do not depend on each other: one can be lost and the next one finite."""
+    table = learning(seeds=(0,))
+    table.loc[(table["order"] == "backward") & (table["step"] == 30), "test_loss"] = np.inf
+    (ax,) = figures.curves(table, ["test_loss"]).axes
+    assert [text.get_text() for text in ax.texts] == ["backward not\nfinite at 30"]
+    drawn = lines(ax)["backward"].get_ydata()
+    assert list(np.flatnonzero(np.isnan(drawn))) == [3]
+
+
+def test_a_table_without_one_finite_value_is_drawn():
+    table = learning(seeds=(0,))
+    table[list(QUANTITIES)] = np.nan
+    figure = figures.curves(table)
+    render(figure)
+    assert all(len(ax.texts) == 2 for ax in figure.axes)
+
+
+@pytest.mark.parametrize(
+    ("table", "columns"),
+    [
+        (learning().iloc[:0], None),
+        (learning().drop(columns="seed"), None),
+        (learning()[["seed", "order", "step"]], None),
+        (learning(), ["valid_loss"]),
+    ],
+)
+def test_curves_say_what_they_need(table, columns):
+    with pytest.raises(ValueError, match=r"nothing to draw.*needed are seed, order, step and"):
+        figures.curves(table, columns)
+
+
+def test_paths_draw_each_realisation_in_its_own_panel():
+    generator = np.random.default_rng(0)
+    iterates = {order: generator.normal(size=(21, 3)) for order in ("backward", "forward")}
+    limits = np.array([0.1, 0.2, 0.3])
+    figure = figures.paths(iterates, band=0.5, limits=limits)
+    render(figure)
+    assert len(figure.axes) == 3
+    for r, ax in enumerate(figure.axes):
+        assert list(lines(ax)) == ["forward", "backward"]
+        for order, line in lines(ax).items():
+            np.testing.assert_array_equal(line.get_xdata(), np.arange(21))
+            np.testing.assert_array_equal(line.get_ydata(), iterates[order][:, r])
+        (limit,) = [line for line in ax.lines if line.get_label().startswith("_")]
+        assert list(limit.get_ydata()) == [limits[r], limits[r]]
+        (band,) = ax.patches
+        assert (band.get_y(), band.get_height()) == (-0.5, 1.0)
+
+
+def test_paths_take_a_single_realisation():
+    (ax,) = figures.paths({"forward": np.arange(5.0)}).axes
+    np.testing.assert_array_equal(lines(ax)["forward"].get_ydata(), np.arange(5.0))
+    assert not ax.patches
+
+
+def test_laws_are_densities_over_the_normal_one():
+    samples = {"forward": np.random.default_rng(0).normal(scale=0.5, size=2000)}
+    figure = figures.laws(samples, std=0.5, bins=20)
+    render(figure)
+    (ax,) = figure.axes
+    (histogram,) = ax.patches
+    expected, _ = np.histogram(samples["forward"], 20, (-2, 2), density=True)
+    outline = histogram.get_xy()
+    assert outline[:, 0].min() == -2
+    assert outline[:, 0].max() == 2
+    assert outline[:, 1].max() == pytest.approx(expected.max())
+    x, density = lines(ax)["exact"].get_data()
+    assert np.trapezoid(density, x) == pytest.approx(1, abs=1e-3)
+    assert np.trapezoid(x**2 * density, x) == pytest.approx(0.25, rel=5e-3)
+
+
+@pytest.mark.parametrize("log", [False, True])
+def test_comparison_draws_formulas_as_lines_and_measurements_as_markers(log):
+    x = np.arange(1.0, 6.0)
+    exact = {"forward": (x, x**2), "exact": (x, x)}
+    measured = {"forward": (x[:3], x[:3] ** 2), "backward": (x[:2], x[:2])}
+    figure = figures.comparison(exact, measured, "n", "variance", log=log)
+    render(figure)
+    (ax,) = figure.axes
+    drawn = [(line.get_label(), line.get_linestyle(), line.get_marker()) for line in ax.lines]
+    assert drawn == [
+        ("forward", "-", ""),
+        ("exact", "-", ""),
+        ("forward", "None", "o"),
+        ("backward", "None", "s"),
+    ]
+    data = [*exact.values(), *measured.values()]
+    for line, (x_values, y_values) in zip(ax.lines, data, strict=True):
+        np.testing.assert_array_equal(line.get_xdata(), x_values)
+        np.testing.assert_array_equal(line.get_ydata(), y_values)
+    entries = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert entries == ["forward", "exact", "backward"]
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("n", "variance")
+    assert ax.get_yscale() == ("log" if log else "linear")
+
+
+def test_the_largest_figure_of_the_paper_embeds_small():
+    table = learning(seeds=range(5), steps=range(2001))
+    assert len(render(figures.curves(table))) < 1.5e6

@@ -1,0 +1,104 @@
+"""Form, initialisation and reproducibility of the networks."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from revlib import models
+from revlib.models import mlp
+
+WIDTHS = (400, 900, 300, 500)
+"""Unequal on purpose: fan-in and fan-out are not to be confused."""
+
+
+def linears(network):
+    """Return the linear layers of a network."""
+    return [layer for layer in network if isinstance(layer, nn.Linear)]
+
+
+def test_layers_alternate_and_end_with_a_linear():
+    network = mlp((784, 500, 300, 10))
+    kinds = [type(layer) for layer in network]
+    assert kinds == [nn.Flatten, nn.Linear, nn.ReLU, nn.Linear, nn.ReLU, nn.Linear]
+    shapes = [(layer.in_features, layer.out_features) for layer in linears(network)]
+    assert shapes == [(784, 500), (500, 300), (300, 10)]
+    assert all(parameter.requires_grad for parameter in network.parameters())
+
+
+def test_two_widths_make_a_linear_model():
+    assert [type(layer) for layer in mlp((3, 2))] == [nn.Flatten, nn.Linear]
+
+
+@pytest.mark.parametrize("shape", [(8, 784), (8, 28, 28), (8, 1, 28, 28)])
+def test_inputs_are_flattened(shape):
+    assert mlp((784, 20, 10))(torch.zeros(shape)).shape == (8, 10)
+
+
+@pytest.mark.parametrize(
+    ("init", "std"),
+    [
+        ("pytorch", lambda fan_in, fan_out: math.sqrt(1 / (3 * fan_in))),
+        ("lecun", lambda fan_in, fan_out: math.sqrt(1 / fan_in)),
+        ("he", lambda fan_in, fan_out: math.sqrt(2 / fan_in)),
+        ("glorot", lambda fan_in, fan_out: math.sqrt(2 / (fan_in + fan_out))),
+    ],
+)
+def test_spread_of_the_weights(init, std):
+    for layer in linears(mlp(WIDTHS, init=init, seed=5)):
+        expected = std(layer.in_features, layer.out_features)
+        count = layer.weight.numel()
+        # The standard error of a normal sample's standard deviation is std / sqrt(2 count).
+        assert layer.weight.std().item() == pytest.approx(expected, rel=5 / math.sqrt(2 * count))
+        assert abs(layer.weight.mean().item()) < 5 * expected / math.sqrt(count)
+        kurtosis = ((layer.weight / expected) ** 4).mean().item()
+        assert kurtosis == pytest.approx(1.8 if init == "pytorch" else 3, rel=0.05)
+        if init == "pytorch":
+            bound = 1 / math.sqrt(layer.in_features)
+            assert 0.9 * bound < layer.bias.abs().max().item() <= bound
+        else:
+            assert torch.count_nonzero(layer.bias) == 0
+
+
+def test_pytorch_is_what_pytorch_does():
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        reference = [nn.Linear(20, 30), nn.Linear(30, 5)]
+    for ours, theirs in zip(linears(mlp((20, 30, 5), "pytorch", seed=7)), reference, strict=True):
+        torch.testing.assert_close(ours.weight, theirs.weight)
+        torch.testing.assert_close(ours.bias, theirs.bias)
+
+
+@pytest.mark.parametrize("init", models.INITS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_seed_determines_the_parameters(init, dtype):
+    def weights(seed):
+        return [p.detach() for p in mlp((20, 30, 30, 5), init, seed=seed, dtype=dtype).parameters()]
+
+    first, again, other = weights(3), weights(3), weights(4)
+    assert all(weight.dtype == dtype for weight in first)
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not any(torch.equal(a, b) for a, b in zip(first[::2], other[::2], strict=True))
+
+
+@pytest.mark.parametrize("init", models.INITS)
+def test_global_random_state_is_neither_used_nor_changed(init):
+    before = torch.get_rng_state()
+    first = mlp((20, 30, 5), init, seed=3)
+    assert torch.equal(torch.get_rng_state(), before)
+    with torch.random.fork_rng():
+        torch.manual_seed(99)
+        second = mlp((20, 30, 5), init, seed=3)
+    assert torch.equal(first[1].weight, second[1].weight)
+
+
+@pytest.mark.parametrize("widths", [(), (784,), (784, 0, 10), (784, -5, 10), (784, 2.5, 10)])
+def test_bad_widths(widths):
+    with pytest.raises(ValueError, match="positive integers"):
+        mlp(widths)
+
+
+def test_unknown_initialisation_lists_the_valid_ones():
+    with pytest.raises(ValueError, match="'xavier': choose one of pytorch, lecun, he, glorot"):
+        mlp((784, 10), init="xavier")
