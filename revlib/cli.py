@@ -21,9 +21,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return options.do(options)
     except KeyboardInterrupt:
-        print("\nStopped. Everything that was computed is kept; the same command goes on from there.")
+        print("\nStopped. What was computed is kept; the same command goes on from there.")
         return 130
-    except (ValueError, FileNotFoundError, results.StoreInUseError) as error:
+    except (ValueError, OSError, results.StoreInUseError) as error:
         print(f"revlib: {error}", file=sys.stderr)
         return 2
 
@@ -38,7 +38,9 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("run", help="compute what is missing of an experiment")
     command.set_defaults(do=_run)
     _experiment(command)
-    command.add_argument("--seeds", type=int, nargs="+", metavar="SEED", help="default: the preset's")
+    command.add_argument(
+        "--seeds", type=int, nargs="+", metavar="SEED", help="default: the preset's"
+    )
     command.add_argument(
         "--every", type=_positive, metavar="K", help="record every K-th step (and the bursts)"
     )
@@ -103,5 +105,3 @@ def _data(options: argparse.Namespace) -> int:
     datasets.load(options.name)
     print(datasets.path(options.name))
     return 0
-
-

@@ -36,6 +36,7 @@ class Order:
     anchor: Callable[[int], int]
 
     def __str__(self) -> str:
+        """Return the name."""
         return self.name
 
     def closure(self, recorded: Iterable[int]) -> list[int]:

@@ -86,7 +86,10 @@ def _meaning(source: str) -> str:
             lines[row - 1] = lines[row - 1][:column]
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
-            lines[node.lineno - 1 : node.end_lineno] = [""] * (node.end_lineno - node.lineno + 1)
+            # What stands on the same line stays: def f(rate=0.1): ...
+            first, last = node.lineno - 1, node.end_lineno - 1
+            rest = lines[first][: node.col_offset] + lines[last][node.end_col_offset :]
+            lines[first : last + 1] = [rest, *[""] * (last - first)]
     return "\n".join(line.rstrip() for line in lines if line.strip())
 
 

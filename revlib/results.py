@@ -139,7 +139,10 @@ class ResultFile:
         """Read the provenance at `path`, a ``.json``."""
         with _damage_reported(path):
             stored = json.loads(path.read_text())
-            return cls(path.with_suffix(""), Identity(**stored.pop("identity")), **stored)
+            identity = Identity(**stored.pop("identity"))
+            if identity.fingerprint() != path.stem:
+                raise ValueError("the identity in it is not the one that it is named after")
+            return cls(path.with_suffix(""), identity, **stored)
 
     def write(self) -> None:
         """Write the provenance."""
@@ -168,20 +171,22 @@ class ResultFile:
         table = table.drop_duplicates(ignore_index=True)
         if table.duplicated(KEYS).any():
             raise DamagedResultsError(
-                f"{self.stem}.parquet and {self.stem}.journal disagree about the same row. "
-                f"{_MEND}"
+                f"{self.stem}.parquet and {self.stem}.journal disagree about the same row. {_MEND}"
             )
         return table.sort_values(KEYS, ignore_index=True)
 
     def compact(self) -> None:
         """Move the rows of the journal into the table."""
         journal = self._journal()
+        table = self.table()  # even where nothing is added: damage is found before any change
         if journal:
-            table = self.table()
             arrow = pyarrow.Table.from_pandas(table, preserve_index=False)
+            arrow = arrow.replace_schema_metadata(
+                {**arrow.schema.metadata, b"content": _content(table)}
+            )
             _replace(
                 self.stem.with_suffix(".parquet"),
-                lambda path: pyarrow.parquet.write_table(arrow, path, write_page_checksum=True),
+                lambda path: pyarrow.parquet.write_table(arrow, path),
             )
             self.rows = len(table)
             self.runs[-1]["rows"] = sum(len(entry["rows"]) for entry in journal)
@@ -196,19 +201,25 @@ class ResultFile:
         if not self.rows and not path.exists():
             return pd.DataFrame(columns=KEYS)
         with _damage_reported(path):
-            table = pyarrow.parquet.read_table(path, page_checksum_verification=True).to_pandas()
+            # In one go: another process may put a new table in its place at any moment.
+            arrow = pyarrow.parquet.read_table(pyarrow.BufferReader(path.read_bytes()))
+            table = arrow.to_pandas()
+            if arrow.schema.metadata.get(b"content") != _content(table):
+                raise ValueError("it does not hold what was written")
             if len(table) < self.rows:
                 raise ValueError("rows are missing")
             return table
 
     def _journal(self) -> list[dict[str, Any]]:
         path = self.stem.with_suffix(".journal")
-        if not path.exists():
-            return []
         with _damage_reported(path):
+            try:
+                content = path.read_bytes()
+            except FileNotFoundError:
+                return []
             # A kill can cut the line that is being written. It has no line end: it never counted.
-            complete, _, _ = path.read_bytes().rpartition(b"\n")
-            return [json.loads(line) for line in complete.splitlines()]
+            complete, _, _ = content.rpartition(b"\n")
+            return [_checked(line) for line in complete.splitlines()]
 
 
 class Store:
@@ -225,9 +236,9 @@ class Store:
 
     def files(self) -> list[ResultFile]:
         """Return all result files, whatever their identity."""
-        for table in self.folder.glob("*.parquet"):
-            if not table.with_suffix(".json").exists():
-                raise DamagedResultsError(f"{table} has lost its .json beside it. {_MEND}")
+        for rows in (*self.folder.glob("*.parquet"), *self.folder.glob("*.journal")):
+            if not rows.with_suffix(".json").exists():
+                raise DamagedResultsError(f"{rows} has lost its .json beside it. {_MEND}")
         return [ResultFile.read(path) for path in sorted(self.folder.glob("*.json"))]
 
     def current(self, identity: Identity) -> ResultFile | None:
@@ -279,7 +290,7 @@ class Store:
             file.write()
             journal = file.stem.with_suffix(".journal")
             try:
-                with journal.open("ab", buffering=0) as stream:
+                with journal.open("ab") as stream:
                     yield Writer(file, stream)
             finally:
                 file.compact()
@@ -320,7 +331,8 @@ class Writer:
         """Add rows."""
         seconds = round(time.monotonic() - self._start, 3)
         entry = json.dumps({"seconds": seconds, "rows": rows})
-        self._stream.write(entry.encode() + b"\n")
+        self._stream.write(f"{provenance.digest(entry)} {entry}\n".encode())
+        self._stream.flush()
 
 
 _MEND = (
@@ -333,10 +345,26 @@ _MEND = (
 def _damage_reported(path: Path) -> Iterator[None]:
     try:
         yield
-    except (ValueError, KeyError, TypeError, OSError, pyarrow.ArrowException) as error:
+    except (
+        *(ValueError, LookupError, TypeError, AttributeError),  # it is not what we would write
+        *(OSError, pyarrow.ArrowException),
+    ) as error:
         raise DamagedResultsError(
             f"The result file {path} is truncated or damaged ({error}). {_MEND}"
         ) from error
+
+
+def _content(table: pd.DataFrame) -> bytes:
+    """Return a digest of all values and names in a table, to be kept with it."""
+    return provenance.digest(json.dumps(table.to_dict("list"))).encode()
+
+
+def _checked(line: bytes) -> dict[str, Any]:
+    """Return the entry in a line of a journal."""
+    digest, _, entry = line.decode().partition(" ")
+    if digest != provenance.digest(entry):
+        raise ValueError("a line does not hold what was written")
+    return json.loads(entry)
 
 
 def _replace(path: Path, write: Any) -> None:

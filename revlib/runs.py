@@ -6,7 +6,10 @@ import contextlib
 import dataclasses
 import functools
 import json
+import multiprocessing
+import os
 import random
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -16,7 +19,7 @@ import joblib
 import numpy as np
 import pandas as pd
 import torch
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from revlib import datasets, experiments, provenance, results
 from revlib.experiments import Experiment
@@ -155,8 +158,10 @@ def study(
         note = "the paper's setting on the full data, computed for this page or found in the store"
     else:
         identity = plan.identity()
-        file = plan.store.current(identity)
-        if file is None:
+        table = plan.store.table(identity)
+        if seeds is not None:
+            table = table[table["seed"].isin(plan.seeds)].reset_index(drop=True)
+        if table.empty:
             shown = study(name, "ci", seeds, every, **changes)
             stale = plan.store.stale(identity)
             reason = "no results of the paper's setting are stored yet"
@@ -165,8 +170,7 @@ def study(
                 reason = f"the stored results of the paper's setting are stale ({why})"
             note = f"{shown.note} This stands in for the preset paper: {reason}."
             return dataclasses.replace(shown, note=note)
-        table = file.table()
-        last = file.runs[-1]
+        last = plan.store.current(identity).runs[-1]
         note = f"stored results, last added to on {last['date'][:10]}, {last['machine']}"
     count = f"{table['seed'].nunique()} seeds, {table['step'].nunique()} of {plan.steps + 1} steps"
     note = f"Preset {preset}: {note}; {count} recorded."
@@ -221,7 +225,7 @@ def audit(name: str, preset: str = "paper", points: int = 3, **changes: Any) -> 
         If nothing is stored.
     """
     plan = _Run.of(name, preset, None, None, changes)
-    files = plan.store.files()
+    files = [file for file in plan.store.files() if len(plan.auditable(file))]
     if not files:
         raise ValueError(
             f"Nothing is stored of {name} at preset {preset} in {plan.store.folder}. "
@@ -232,26 +236,24 @@ def audit(name: str, preset: str = "paper", points: int = 3, **changes: Any) -> 
 
 
 def _audit_file(plan: _Run, file: ResultFile, identity: Identity, points: int) -> Audit:
-    table = file.table()
     orders = {order.name: order for order in plan.orders}
-    known = table[table["order"].isin(orders) & (table["step"] > 0)]
+    known = plan.auditable(file)
     chosen = known.loc[random.SystemRandom().sample(list(known.index), min(points, len(known)))]
     compared = []
     for stored in chosen.to_dict("records"):
         seed, order, step = stored["seed"], orders[stored["order"]], stored["step"]
         again, nudged = (
-            next(iter(rows))
-            for rows in (
-                _compute(plan.setting, [(seed, order, [step])], 1, False, nudged=nudge)
-                for nudge in (False, True)
-            )
+            row
+            for nudge in (False, True)
+            for rows in _compute(plan.setting, [(seed, order, [step])], 1, False, nudged=nudge)
+            for row in rows
         )
-        for quantity, value in again[0].items():
+        for quantity, value in again.items():
             if quantity in results.KEYS:
                 continue
-            moved = abs(nudged[0][quantity] - value)
+            moved = abs(nudged[quantity] - value)
             floor = 0.002 if quantity.endswith("accuracy") else 1e-6 * abs(value)
-            allowed = 10 * moved + floor
+            allowed = float(np.nan_to_num(10 * moved + floor))  # nan or inf: both have diverged
             equal = np.isclose(stored[quantity], value, rtol=0, atol=allowed, equal_nan=True)
             compared.append(
                 {key: stored[key] for key in results.KEYS}
@@ -286,6 +288,9 @@ class _Run:
         experiment = experiments.get(name)
         size = experiment.preset(preset)
         setting = size.setting.changed(**changes)
+        seeds = sorted({int(seed) for seed in (size.seeds if seeds is None else seeds)})
+        if seeds and seeds[0] < 0:
+            raise ValueError(f"A seed must be a whole number, 0 or more; got {seeds[0]}.")
         differs = [
             f"{field.name}={getattr(setting, field.name)}"
             for field in dataclasses.fields(setting)
@@ -294,7 +299,7 @@ class _Run:
         return cls(
             experiment,
             setting,
-            sorted(size.seeds if seeds is None else seeds),
+            seeds,
             size.recorded(every),
             size.steps,
             Store(results.root() / name / ",".join([preset, *differs])),
@@ -311,6 +316,11 @@ class _Run:
             provenance.code(),
             datasets.load(self.setting.data, self.setting.sample).digest if data else None,
         )
+
+    def auditable(self, file: ResultFile) -> pd.DataFrame:
+        """Return the rows of a file that tell something when they are computed again."""
+        table = file.table()
+        return table[table["order"].isin([o.name for o in self.orders]) & (table["step"] > 0)]
 
     def missing(self, table: pd.DataFrame) -> list[tuple[int, Order, list[int]]]:
         """Return for each seed and order the steps that are not in the table."""
@@ -416,6 +426,7 @@ def _compute(
 
 def _advance(setting: Setting, piece: _Piece, nudged: bool, index: int = 0) -> tuple[int, _Done]:
     """Work on a piece for a while (in a worker), and hand over what there is."""
+    _end_with_parent()
     with _one_thread():
         trainer, start = _working_copy(setting, piece.seed, nudged)
         task, order = trainer.task, piece.order
@@ -435,6 +446,20 @@ def _advance(setting: Setting, piece: _Piece, nudged: bool, index: int = 0) -> t
         if rest and n not in states and n in {order.anchor(m) for m in rest}:
             states[n] = trainer.state()
         return index, _Done(rows, done, maps, {n: s for n, s in states.items() if n in steps})
+
+
+@functools.cache
+def _end_with_parent() -> None:
+    """Let a worker end when the process that started it is killed: it would wait for ever."""
+    parent = os.getppid()
+
+    def watch():
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    if multiprocessing.parent_process():
+        threading.Thread(target=watch, daemon=True).start()
 
 
 @contextlib.contextmanager

@@ -94,6 +94,7 @@ class Comparison:
     left_out: list[int]
 
     def __str__(self) -> str:
+        """Return the ratio in words."""
         text = f"{self.ratio:.2g} times, on {len(self.ratios)} seeds"
         if np.isfinite(self.low):
             text += f" (95 % interval {self.low:.2g} to {self.high:.2g})"
@@ -154,8 +155,13 @@ def compare(
 
 
 def divergence(table: pd.DataFrame, quantity: str = "train_loss") -> pd.DataFrame:
-    """Return where paths diverged: ``seed``, ``order`` and the first recorded ``step`` at which
-    `quantity` is not finite; no row for a path that stays finite.
+    """Return where paths diverged.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``seed``, ``order`` and the first recorded ``step`` at which `quantity` is not finite. A
+        path that stays finite has no row.
     """
     lost = table[~np.isfinite(table[quantity])]
     return lost.groupby(["seed", "order"], as_index=False)["step"].min()

@@ -103,8 +103,8 @@ class Task:
         measured = {}
         for name, (inputs, targets) in self.evaluation.items():
             loss, correct = 0.0, 0.0
-            chunks = zip(inputs.split(EVALUATION_CHUNK), targets.split(EVALUATION_CHUNK))
-            for x, y in chunks:
+            parts = inputs.split(EVALUATION_CHUNK), targets.split(EVALUATION_CHUNK)
+            for x, y in zip(*parts, strict=True):
                 output = model(x)
                 loss += self.loss(output, y).item() * len(x)
                 classifies = output.ndim == 2 and y.ndim == 1 and not y.is_floating_point()

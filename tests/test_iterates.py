@@ -11,7 +11,7 @@ from revlib.maps import Affine, Constant
 
 
 def spelling(length):
-    """Maps that write their number in front: the state is the composition as the paper writes it."""
+    """Maps that write their number in front: the state is then the composition, spelled out."""
     return [lambda text, n=n: f"{n} {text}" for n in range(1, length + 1)]
 
 

@@ -89,7 +89,11 @@ def test_diverged_seeds_are_left_out_and_named():
 
 def test_divergence_is_the_first_step_that_is_not_finite():
     rows = table(
-        {(0, "forward"): [1, np.inf, np.nan], (0, "backward"): [1, 2, 3], (1, "forward"): [np.nan] * 3}
+        {
+            (0, "forward"): [1, np.inf, np.nan],
+            (0, "backward"): [1, 2, 3],
+            (1, "forward"): [np.nan] * 3,
+        }
     )
     found = divergence(rows.sample(frac=1, random_state=0), "test_loss")
     assert found.to_dict("records") == [

@@ -1,0 +1,108 @@
+# Everything one does with this project. Each target makes or refreshes the environment it needs.
+
+PYTHON ?= python3
+VENV ?= .venv
+PRESET ?= paper
+JOBS ?= $(shell getconf _NPROCESSORS_ONLN)
+
+ifneq ($(PRESET),ci)
+ifneq ($(PRESET),paper)
+$(error PRESET is '$(PRESET)', and must be ci (seconds, embedded sample data) or paper (the paper's own setting))
+endif
+endif
+
+# One thread for each process: the numbers depend on it, and notebooks run side by side.
+export OMP_NUM_THREADS = 1
+export MKL_NUM_THREADS = 1
+export OPENBLAS_NUM_THREADS = 1
+
+ENV := $(VENV)/up-to-date
+RUN := $(VENV)/bin/python
+SOURCES := revlib tests book notebooks
+LIBRARY := $(wildcard revlib/*.py)
+CHAPTERS := $(patsubst notebooks/%.md,book/chapters/%.ipynb,$(wildcard notebooks/*.md))
+RESULTS := $(shell find book/results -name '*.parquet' -o -name '*.json' 2>/dev/null)
+PAGES := $(wildcard book/*.yml book/*.md book/*.bib book/_static/*)
+INDEX := book/_build/html/index.html
+
+.PHONY: help
+help: ## list the targets (this)
+	@echo "make TARGET [PRESET=ci|paper] [JOBS=n] [PYTHON=python3] [VENV=.venv]"
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: book
+book: notebooks ## run the notebooks and build the book, warnings being errors
+	@$(MAKE) --no-print-directory book/_build/checked
+	@echo "The book is built; open $(CURDIR)/$(INDEX)"
+
+.PHONY: notebooks
+notebooks: $(ENV) ## run all notebooks in parallel, one thread each, into book/chapters
+	@$(MAKE) --no-print-directory --keep-going --jobs=$(JOBS) $(CHAPTERS)
+
+.PHONY: test
+test: $(ENV) ## run all tests, and the notebooks against their stored outputs
+	$(RUN) -m pytest
+
+.PHONY: lint
+lint: $(ENV) ## check style and docstrings, and that each .ipynb mirrors its .md
+	$(RUN) -m ruff check $(SOURCES)
+	$(RUN) -m ruff format --check $(SOURCES)
+	$(RUN) book/pair.py check
+
+.PHONY: format
+format: $(ENV) ## format the code, that of the notebooks' .md included
+	$(RUN) -m ruff check --fix-only revlib tests book
+	$(RUN) -m ruff format revlib tests book
+	$(RUN) book/pair.py format
+
+.PHONY: sync
+sync: $(ENV) ## rewrite and run the .ipynb whose .md or library changed (the .md is the source)
+	$(RUN) book/pair.py sync --jobs $(JOBS)
+
+.PHONY: picture
+picture: $(ENV) ## redraw the README's picture from the stored results
+	$(RUN) -c "from revlib import figures, runs; figures.theme(); \
+	    figures.curves(runs.stored('figure-7'), ['test_loss']).savefig('book/_static/figure-7.png')"
+
+.PHONY: env
+env: $(ENV) ## make the virtual environment, or bring it up to date
+
+.PHONY: constraints
+constraints: ## resolve the version ranges anew and pin the outcome in constraints.txt
+	$(PYTHON) -m venv --clear $(VENV)
+	$(RUN) -m pip install -e ".[test,lint]"
+	(sed '/^[^#]/,$$d' constraints.txt; $(RUN) -m pip freeze --exclude-editable \
+	    | grep -Ev '^(cuda|nvidia|triton)') > $(VENV)/constraints.txt
+	mv $(VENV)/constraints.txt constraints.txt
+	touch $(ENV)
+
+.PHONY: clean
+clean: ## remove what was built, but not the environment and the results
+	rm -rf book/_build book/chapters build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find revlib tests book -name __pycache__ -prune -exec rm -rf {} +
+
+$(ENV): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one with PYTHON=.")'
+	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV); PyTorch alone can be several GB, so this takes minutes."
+	$(RUN) -m pip install --quiet -c constraints.txt -e ".[test,lint]"
+	@touch $@
+
+# What an executed chapter was run with; changes only when that changes, so that a new PRESET or
+# data folder runs the chapters again and nothing else does.
+book/chapters/setting: FORCE
+	@mkdir -p $(@D)
+	@echo "$(PRESET) $(REVLIB_DATA)" | cmp -s - $@ || echo "$(PRESET) $(REVLIB_DATA)" > $@
+
+.PHONY: FORCE
+FORCE:
+
+book/chapters/%.ipynb: notebooks/%.md book/execute.py book/chapters/setting $(LIBRARY) $(RESULTS) $(ENV)
+	@$(RUN) book/execute.py $< $@ --preset $(PRESET)
+
+# Built from nothing each time: an incremental build would not repeat the warnings of a failed one.
+book/_build/checked: $(CHAPTERS) $(PAGES) tests/test_book.py
+	rm -rf book/_build
+	$(VENV)/bin/jupyter-book build -q -W -n --keep-going book
+	$(RUN) -m pytest -q tests/test_book.py
+	@touch $@

@@ -1,0 +1,28 @@
+"""What the tests of the store, the runs and the command line share."""
+
+import pytest
+import tiny as tiny_experiment
+import torch
+
+from revlib import experiments
+
+
+@pytest.fixture
+def tiny(monkeypatch, tmp_path):
+    """The tiny experiment, with a store of its own in the current folder."""
+    monkeypatch.setitem(experiments.EXPERIMENTS, "tiny", tiny_experiment.TINY)
+    monkeypatch.chdir(tmp_path)
+    return tiny_experiment.TINY
+
+
+@pytest.fixture
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def contents(folder):
+    """The bytes of each file in a folder, but for the lock."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != ".lock"}

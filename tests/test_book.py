@@ -1,0 +1,79 @@
+"""The built book: whole, readable without a network, and without eyes for its pictures."""
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+BOOK = Path(__file__).resolve().parent.parent / "book" / "_build" / "html"
+PAGES = sorted(page for page in BOOK.rglob("*.html") if page.parent.name != "_static")  # templates
+
+if not PAGES:
+    pytest.skip("the book is not built: run `make book`", allow_module_level=True)
+
+every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(BOOK)))
+
+
+class Elements(HTMLParser):
+    """Collects the elements of a page: (tag, attributes)."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.found = []
+        self.feed(page.read_text())
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+
+
+def elements(page):
+    return Elements(page).found
+
+
+def loaded(page):
+    """Yield the address of everything that a browser fetches to show a page."""
+    for tag, attributes in elements(page):
+        if "src" in attributes:
+            yield attributes["src"]
+        if tag == "link" and attributes.get("rel") not in ("index", "search", "next", "prev"):
+            yield attributes["href"]
+
+
+@every_page
+def test_nothing_is_loaded_from_outside(page):
+    for address in loaded(page):
+        assert not urlsplit(address).netloc, address
+
+
+def test_no_style_loads_anything_from_outside():
+    styles = list(BOOK.rglob("*.css"))
+    assert styles
+    for style in styles:
+        outside = re.findall(r"(?:url\(|@import)\s*[\"']?(?:https?:)?//[^)\s]*", style.read_text())
+        assert not outside, style
+
+
+@every_page
+def test_every_local_address_leads_to_a_file(page):
+    addresses = [a[key] for _, a in elements(page) for key in ("href", "src") if a.get(key)]
+    for address in addresses:
+        parts = urlsplit(address)
+        if not parts.scheme and not parts.netloc and parts.path:
+            assert (page.parent / unquote(parts.path)).exists(), address
+
+
+@every_page
+def test_every_image_has_alternative_text(page):
+    for tag, attributes in elements(page):
+        if tag == "img":
+            assert attributes.get("alt"), attributes
+            assert "_images/" not in attributes["alt"], "the file's name is no description"
+
+
+@every_page
+def test_mathematics_is_set_by_the_books_own_files(page):
+    if 'class="math' in page.read_text():
+        files = [address.partition("?")[0] for address in loaded(page)]
+        assert any(file.endswith("mathjax/tex-chtml.js") for file in files)

@@ -1,0 +1,248 @@
+"""The command line: what it prints, how it ends, and that it never ends in a traceback."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torchvision
+from tiny import TINY
+
+import revlib
+from revlib import datasets, results, runs
+from revlib.cli import main
+from revlib.results import Writer
+from revlib.tasks import Task
+
+ROWS = 2 * 5 * len(TINY.presets["ci"].recorded())
+
+
+def call(capsys, words):
+    """Call the command line; return its exit status and what it printed."""
+    try:
+        status = main(words.split())
+    except SystemExit as end:  # argparse's way
+        status = end.code
+    printed = capsys.readouterr()
+    return status, printed.out, printed.err
+
+
+def assert_one_sentence(text, *parts):
+    assert text.startswith("revlib: ")
+    assert text.count("\n") == 1
+    assert text.endswith((".\n", "--help.\n"))
+    for part in parts:
+        assert part in text
+
+
+# Bad values
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        ("", ["COMMAND", "revlib --help"]),
+        ("nonsense", ["'nonsense'", "list", "run", "audit", "data"]),
+        ("run", ["EXPERIMENT"]),
+        ("run nonsense", ["There is no experiment 'nonsense'", "figure-7, tiny"]),
+        ("run tiny --preset nonsense", ["There is no preset 'nonsense'", "ci, paper"]),
+        ("run tiny --every 0", ["--every: '0' is not a whole number, 1 or more"]),
+        ("run tiny --every -1", ["--every: '-1' is not a whole number, 1 or more"]),
+        ("run tiny --every x", ["--every: 'x' is not a whole number, 1 or more"]),
+        ("run tiny --every 2.5", ["--every: '2.5' is not"]),
+        ("run tiny --every", ["--every: expected one argument"]),
+        ("run tiny --workers 0", ["--workers: '0' is not a whole number, 1 or more"]),
+        ("run tiny --workers two", ["--workers: 'two' is not a whole number, 1 or more"]),
+        ("run tiny --seeds one", ["--seeds", "'one'"]),
+        ("run tiny --seeds", ["--seeds: expected at least one argument"]),
+        ("run tiny --preset ci --seeds 0 -1", ["A seed must be a whole number, 0 or more; got -1"]),
+        ("run tiny --speed 3", ["--speed"]),
+        ("audit nonsense", ["There is no experiment 'nonsense'"]),
+        ("audit tiny", ["Nothing is stored of tiny at preset paper", "revlib run tiny"]),
+        ("audit tiny --points 0", ["--points: '0' is not a whole number, 1 or more"]),
+        ("data", ["NAME"]),
+        ("data nonsense", ["'nonsense'", "fashion_mnist, cifar10, cifar100"]),
+    ],
+)
+def test_a_bad_value_gets_one_sentence(tiny, capsys, words, parts):
+    status, out, err = call(capsys, words)
+    assert status == 2
+    assert out == ""
+    assert_one_sentence(err, *parts)
+    assert not results.root().exists()
+
+
+@pytest.fixture
+def no_network(monkeypatch, tmp_path):
+    monkeypatch.setenv("REVLIB_DATA", str(tmp_path / "data"))
+
+    def fail(*_, **__):
+        raise RuntimeError("Error downloading train-images-idx3-ubyte.gz")
+
+    monkeypatch.setattr(torchvision.datasets, "FashionMNIST", fail)
+
+
+@pytest.mark.parametrize("words", ["run figure-7 --every 1000", "data fashion_mnist"])
+def test_missing_data_gets_a_sentence_with_both_ways_out(tiny, capsys, no_network, words):
+    status, out, err = call(capsys, words)
+    assert (status, out) == (2, "")
+    assert_one_sentence(
+        err, "fashion_mnist is not at", "REVLIB_DATA", "sample", "Error downloading"
+    )
+    assert not results.root().exists()
+
+
+def test_data_says_where_the_data_is(capsys, no_network, tmp_path):
+    sample = Path(revlib.__file__).parent / "samples" / "fashion_mnist.npz"
+    (tmp_path / "data").mkdir()
+    shutil.copy(sample, tmp_path / "data")
+    status, out, err = call(capsys, "data fashion_mnist")
+    assert (status, out, err) == (0, f"{tmp_path / 'data' / 'fashion_mnist.npz'}\n", "")
+
+
+def test_a_damaged_store_gets_a_sentence(tiny, capsys):
+    call(capsys, "run tiny --preset ci")
+    [table] = results.root().glob("tiny/ci/*.parquet")
+    table.write_bytes(b"")
+    for words in ("run tiny --preset ci", "audit tiny --preset ci", "list"):
+        status, _, err = call(capsys, words)
+        assert status == 2
+        assert_one_sentence(err, str(table), "Restore it")
+
+
+def test_a_store_in_use_gets_a_sentence(tiny, capsys):
+    plan = runs._Run.of("tiny", "ci", None, None, {})
+    with plan.store.writing(plan.identity(), plan.orders, plan.steps, 1):
+        status, _, err = call(capsys, "run tiny --preset ci")
+    assert status == 2
+    assert_one_sentence(err, "Another process is writing to", "Wait until")
+
+
+def test_a_folder_that_cannot_be_written_gets_a_sentence(tiny, capsys, tmp_path):
+    (tmp_path / "results").write_text("a file where the folder should be")
+    status, _, err = call(capsys, "run tiny --preset ci")
+    assert status == 2
+    assert str(tmp_path / "results") in err
+    assert err.count("\n") == 1
+
+
+# Commands
+
+
+def test_help_names_the_commands(capsys):
+    status, out, _ = call(capsys, "--help")
+    assert status == 0
+    for word in ("list", "run", "audit", "data"):
+        assert f"\n    {word} " in out
+
+
+def test_run_computes_stores_and_says_so(tiny, capsys):
+    status, out, err = call(capsys, "run tiny --preset ci --every 32 --seeds 1")
+    assert (status, out) == (0, "25 rows of tiny, preset ci, are stored.\n")
+    assert "maps" in err  # the progress bar
+    assert set(runs.stored("tiny", "ci")["seed"]) == {1}
+    status, out, _ = call(capsys, "run tiny --preset ci")
+    assert (status, out) == (0, f"{ROWS} rows of tiny, preset ci, are stored.\n")
+
+
+def test_paper_is_the_default_preset(tiny, capsys):
+    status, out, _ = call(capsys, "run tiny --every 32")
+    assert (status, out) == (0, "20 rows of tiny, preset paper, are stored.\n")
+
+
+def test_list_shows_what_there_is_what_it_costs_and_what_is_stored(tiny, capsys):
+    call(capsys, "run tiny --preset ci")
+    status, out, err = call(capsys, "list")
+    assert (status, err) == (0, "")
+    lines = out.splitlines()
+    at = lines.index("tiny  A tiny experiment (Section 0)")
+    preset = TINY.presets["ci"]
+    maps = 2 * sum(order.cost(preset.recorded()) for order in TINY.orders)
+    ci = f"2 seeds of 32 steps, 8 recorded, {maps:,} optimizer steps in all; {ROWS} rows stored"
+    assert {line.split(maxsplit=1)[0] for line in lines[at + 1 : at + 3]} == {"ci", "paper"}
+    assert f"  ci     {ci}" in lines
+    assert any(line.startswith("figure-7  ") for line in lines)
+    assert lines[at + 1 : at + 3] == sorted(lines[at + 1 : at + 3])
+    assert sum("0 rows stored" in line for line in lines) >= 3
+
+
+def test_list_needs_neither_data_nor_network(tiny, capsys, monkeypatch):
+    monkeypatch.setattr(datasets, "load", lambda *_, **__: pytest.fail("data was loaded"))
+    assert call(capsys, "list")[0] == 0
+
+
+def test_audit_passes_and_fails_by_its_exit_status(tiny, capsys, monkeypatch):
+    call(capsys, "run tiny --preset ci")
+    status, out, err = call(capsys, "audit tiny --preset ci --points 2")
+    assert (status, err) == (0, "")
+    assert out.splitlines()[-1].startswith("Equal.")
+    assert len(out.splitlines()) == 1 + 2 * 4 + 1
+    evaluate = Task.evaluate
+
+    def changed(task, model):
+        return {name: value + 0.01 for name, value in evaluate(task, model).items()}
+
+    monkeypatch.setattr(Task, "evaluate", changed)
+    status, out, _ = call(capsys, "audit tiny --preset ci --points 2")
+    assert status == 1
+    assert out.splitlines()[-1].startswith("Not equal.")
+
+
+# Stopping
+
+
+def test_a_stopped_run_says_that_everything_is_kept(tiny, capsys, monkeypatch):
+    add = Writer.add
+
+    def stop(writer, rows):
+        add(writer, rows)
+        if rows:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Writer, "add", stop)
+        status, out, err = call(capsys, "run tiny --preset ci")
+    assert status == 130
+    assert out.startswith("\nStopped. ")
+    assert out.endswith(" is kept; the same command goes on from there.\n")
+    assert "Traceback" not in err
+    assert 0 < len(runs.stored("tiny", "ci")) < ROWS
+    assert call(capsys, "run tiny --preset ci")[:2] == (
+        0,
+        f"{ROWS} rows of tiny, preset ci, are stored.\n",
+    )
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Ctrl-C is tried where it is a signal to a group")
+def test_ctrl_c_stops_a_real_run_with_two_workers(tmp_path, monkeypatch):
+    """As a terminal sends it: to the process and its workers at once."""
+    monkeypatch.chdir(tmp_path)
+    paths = [str(Path(revlib.__file__).parent.parent), os.environ.get("PYTHONPATH")]
+    words = "run figure-7 --preset ci --every 10 --workers 2"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "revlib", *words.split()],
+        env=os.environ
+        | {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    end = time.monotonic() + 100
+    while not any(path.stat().st_size > 5000 for path in tmp_path.rglob("*.journal")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=100)
+    assert process.returncode == 130
+    assert out.startswith("\nStopped. ")
+    assert all("maps" in line for line in err.splitlines() if line.strip()), err
+    table = runs.stored("figure-7", "ci")
+    assert len(table) >= 20
+    assert not list(tmp_path.rglob("*.journal"))
+    assert runs._Run.of("figure-7", "ci", None, 10, {}).missing(table)

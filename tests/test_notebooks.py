@@ -1,0 +1,172 @@
+"""What every chapter must have. Its results are compared by nbval, which runs the notebooks."""
+
+import itertools
+import re
+from pathlib import Path
+
+import execute
+import nbformat
+import pair
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+# An absolute path, an address in memory, or a time.
+VOLATILE = re.compile(
+    r"(?<![\w./:])/(home|root|tmp|Users|work|usr|opt|var|mnt)/|\b[A-Z]:\\"
+    r"|\bat 0x[0-9a-f]+|\d\d:\d\d:\d\d"
+)
+
+every_chapter = pytest.mark.parametrize("text", pair.TEXTS, ids=lambda text: text.stem)
+
+
+def stored(text):
+    """Read the notebook that mirrors a chapter's text."""
+    return nbformat.read(text.with_suffix(".ipynb"), as_version=4)
+
+
+def outputs(text):
+    """Yield each output of a chapter's stored notebook, with its cell."""
+    for cell in stored(text).cells:
+        for output in cell.get("outputs", []):
+            yield cell, output
+
+
+def headings(text):
+    """Return a chapter's second-level headings."""
+    cells = (cell.source for cell in execute.read(text).cells if cell.cell_type == "markdown")
+    return re.findall(r"^## (.+)$", "\n".join(cells), flags=re.MULTILINE)
+
+
+def test_the_contents_list_every_chapter_once():
+    parts = yaml.safe_load((ROOT / "book" / "_toc.yml").read_text())["parts"]
+    files = [entry["file"] for part in parts for entry in part["chapters"]]
+    listed = [file for file in files if file.startswith("chapters/")]
+    assert sorted(listed) == [f"chapters/{text.stem}" for text in pair.TEXTS]
+
+
+def test_every_notebook_has_its_text():
+    notebooks = {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
+    assert notebooks == {text.stem for text in pair.TEXTS}
+
+
+@every_chapter
+def test_the_notebook_mirrors_its_text(text):
+    assert pair.difference(text) is None
+
+
+@every_chapter
+def test_the_parameters_cell_is_one_and_sets_ci(text):
+    (cell,) = (
+        cell for cell in execute.read(text).cells if "parameters" in cell.metadata.get("tags", [])
+    )
+    assert re.search(r'^preset = "ci"', cell.source, flags=re.MULTILINE)
+
+
+@every_chapter
+def test_the_chapter_opens_with_an_overview_and_closes_with_a_summary(text):
+    assert headings(text)[0] == "Overview"
+    assert headings(text)[-1] == "Summary"
+    overview = text.read_text().partition("\n## Overview\n")[2].partition("\n## ")[0]
+    for what in ("What is claimed", "Prerequisites", "Running time"):
+        assert what in overview
+
+
+@every_chapter
+def test_results_are_stored_and_some_are_checked(text):
+    checked = [
+        cell for cell, _ in outputs(text) if "nbval-check-output" in cell.metadata.get("tags", [])
+    ]
+    assert checked
+
+
+@every_chapter
+def test_figures_have_a_name_a_caption_and_alternative_text(text):
+    for cell, output in outputs(text):
+        if "image/png" in output.get("data", {}):
+            layout = cell.metadata.get("mystnb", {})
+            assert layout.get("image", {}).get("alt"), cell.source
+            assert {"name", "caption"} <= layout.get("figure", {}).keys(), cell.source
+            assert len(cell.outputs) == 1, f"one figure and nothing else:\n{cell.source}"
+
+
+@every_chapter
+def test_nothing_went_wrong_when_the_outputs_were_made(text):
+    for cell, output in outputs(text):
+        assert output.output_type != "error", cell.source
+        assert output.get("name") != "stderr", cell.source
+
+
+@every_chapter
+def test_outputs_hold_nothing_of_one_run_or_machine(text):
+    for cell, output in outputs(text):
+        data = output.get("data", {})
+        texts = [value for kind, value in data.items() if not kind.startswith("image/")]
+        for line in itertools.chain([output.get("text", "")], map(str, texts)):
+            assert not VOLATILE.search(line), cell.source
+
+
+def chapter(*cells):
+    """Return MyST text with the given code cells, each a pair of header and source."""
+    front = "---\nkernelspec: {display_name: Python 3, language: python, name: python3}\n---\n\n"
+    return front + "\n".join(
+        f"```{{code-cell}} ipython3\n{header}\n\n{source}\n```\n" for header, source in cells
+    )
+
+
+PARAMETERS = (":tags: [parameters]", 'preset = "ci"')
+
+
+@pytest.mark.parametrize("cells", [[], [PARAMETERS, PARAMETERS]], ids=["none", "two"])
+def test_a_chapter_without_its_one_parameters_cell_is_refused(tmp_path, cells):
+    text = tmp_path / "sample.md"
+    text.write_text(chapter(("", "1 + 1"), *cells))
+    with pytest.raises(execute.ChapterError, match=f"{len(cells)} cells are tagged `parameters`"):
+        execute.execute(text, tmp_path / "sample.ipynb", {"preset": "paper"})
+
+
+def test_a_chapter_runs_with_its_parameters_in_its_own_folder(tmp_path):
+    text, output = tmp_path / "sample.md", tmp_path / "chapters" / "sample.ipynb"
+    text.write_text(chapter(PARAMETERS, ("", 'import os; print(preset, os.listdir("."))')))
+    execute.execute(text, output, {"preset": "paper"})
+    (stream,) = nbformat.read(output, as_version=4).cells[-1].outputs
+    assert stream.text.startswith("paper ")
+    assert "sample.md" in stream.text
+    assert [path.name for path in output.parent.iterdir()] == ["sample.ipynb"]
+
+
+@pytest.mark.parametrize(
+    ("source", "error"),
+    [("1 / 0", "ZeroDivisionError: division by zero"), ("os._exit(1)", "the kernel died")],
+    ids=["exception", "dead kernel"],
+)
+def test_a_failing_chapter_names_cell_and_error_and_leaves_what_it_reached(tmp_path, source, error):
+    text, output = tmp_path / "sample.md", tmp_path / "sample.ipynb"
+    text.write_text(chapter(PARAMETERS, ("", "import os"), ("", f"{source}\n"), ("", "2")))
+    with pytest.raises(execute.ChapterError) as failure:
+        execute.execute(text, output, {"preset": "ci"})
+    assert f"sample.md: code cell 3, which begins `{source}`, failed: {error}" in str(failure.value)
+    assert not output.exists()
+    assert (tmp_path / "sample.partial.ipynb").exists()
+
+
+def test_a_changed_cell_and_changed_metadata_are_both_told(tmp_path):
+    text = tmp_path / "sample.md"
+    text.write_text(chapter(PARAMETERS, (":tags: [hide-input]", "1")))
+    assert "is missing" in pair.difference(text)
+    nbformat.write(execute.read(text), text.with_suffix(".ipynb"))
+    assert pair.difference(text) is None
+    for cells in ([PARAMETERS, (":tags: [hide-input]", "2")], [PARAMETERS, ("", "1")]):
+        text.write_text(chapter(*cells))
+        assert "cell 2 " in pair.difference(text)
+    text.write_text(chapter(PARAMETERS))
+    assert "has 2 cells and sample.md has 1" in pair.difference(text)
+
+
+def test_formatting_changes_code_and_nothing_else(tmp_path):
+    text = tmp_path / "sample.md"
+    cell = "```{code-cell} ipython3\n---\ntags: [hide-input]\n---\n%s\n```\n"
+    prose = "\n*  Prose,   as  it is, with x=1 in it.\n\n"
+    text.write_text(chapter(PARAMETERS) + prose + cell % "x=1;")
+    pair.reformat(text)
+    assert text.read_text() == chapter(PARAMETERS) + prose + cell % "x = 1;"

@@ -1,0 +1,509 @@
+"""The store: nothing that was computed is lost, and nothing is read that was not computed."""
+
+import json
+import math
+import os
+import struct
+import tempfile
+import threading
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from conftest import contents
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from revlib import Order, backward, forward, results, windowed
+from revlib.results import DamagedResultsError, Identity, ResultFile, Store, StoreInUseError
+
+TODAY = Identity({"data": "digits", "learning_rate": 0.1}, {"maps": "a1", "tasks": "b2"}, "d1")
+KEYS = results.KEYS
+
+
+def row(step, loss=None, seed=0, order="forward"):
+    loss = 1 / (step + 3) if loss is None else loss
+    return {"seed": seed, "order": order, "step": step, "train_loss": loss, "accuracy": step / 7}
+
+
+def rows(*steps):
+    return [row(step) for step in steps]
+
+
+def open_store(store, identity=TODAY, orders=(forward(),), steps=40):
+    return store.writing(identity, orders, steps, workers=1)
+
+
+def save(store, added, identity=TODAY, **options):
+    with open_store(store, identity, **options) as writer:
+        for one in added:
+            writer.add([one])
+    return writer.file
+
+
+def save_killed(store, added, identity=TODAY):
+    """Leave the store as a process leaves it that is killed after these rows."""
+    with pytest.MonkeyPatch.context() as patch, open_store(store, identity) as writer:
+        for one in added:
+            writer.add([one])
+        patch.setattr(ResultFile, "compact", lambda _: None)
+    return writer.file
+
+
+def assert_holds(store, expected, identity=TODAY):
+    expected = pd.DataFrame(expected).sort_values(KEYS, ignore_index=True)
+    pd.testing.assert_frame_equal(store.table(identity), expected, check_exact=True)
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "tiny" / "ci")
+
+
+# Rows survive
+
+
+def test_rows_are_on_disk_when_add_returns(store):
+    with open_store(store) as writer:
+        for n in range(5):
+            writer.add(rows(n))
+            assert_holds(Store(store.folder), rows(*range(n + 1)))
+
+
+def test_rows_come_back_sorted_and_typed(store):
+    save(store, [row(3, order="b"), row(2, seed=1), row(3), row(1)])
+    assert_holds(store, [row(3, order="b"), row(1), row(3), row(2, seed=1)])
+    save(store, rows(2))
+    assert_holds(store, [row(3, order="b"), row(1), row(2), row(3), row(2, seed=1)])
+
+
+def test_rows_survive_an_exception(store):
+    with pytest.raises(KeyboardInterrupt), open_store(store) as writer:
+        writer.add(rows(1, 2))
+        raise KeyboardInterrupt
+    assert_holds(store, rows(1, 2))
+    assert set(contents(store.folder)) == {
+        f"{TODAY.fingerprint()}.{s}" for s in ("json", "parquet")
+    }
+
+
+def test_rows_of_a_killed_run_are_kept_by_the_next(store):
+    save(store, rows(1))
+    save_killed(store, rows(2, 3))
+    assert_holds(store, rows(1, 2, 3))
+    file = save(store, rows(4))
+    assert_holds(store, rows(1, 2, 3, 4))
+    assert not file.stem.with_suffix(".journal").exists()
+    assert [run["rows"] for run in store.current(TODAY).runs] == [1, 2, 1]
+
+
+def test_a_line_that_a_kill_has_cut_never_counted(store):
+    file = save_killed(store, rows(1, 2, 3))
+    journal = file.stem.with_suffix(".journal")
+    whole = journal.read_bytes()
+    last = whole.rindex(b"\n", 0, -1) + 1
+    for end in range(last, len(whole)):
+        journal.write_bytes(whole[:end])
+        assert_holds(store, rows(1, 2))
+    save(store, rows(4))
+    assert_holds(store, rows(1, 2, 4))
+
+
+def test_a_run_that_adds_nothing_leaves_no_trace(store):
+    save(store, rows(1))
+    before = contents(store.folder)
+    save(store, [])
+    assert contents(store.folder) == before
+
+
+def test_a_full_disk_costs_the_step_in_hand_at_most(store):
+    resource = pytest.importorskip("resource")
+    file = save_killed(store, rows(1, 2))
+    size = file.stem.with_suffix(".journal").stat().st_size
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    big = [row(n) for n in range(3, 200)]
+    with pytest.raises(OSError, match="large"), open_store(store) as writer:
+        writer.add(rows(3))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+        try:
+            writer.add(big)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    kept = store.table(TODAY)
+    assert kept["step"].tolist()[:3] == [1, 2, 3]
+    save(store, rows(4))
+    assert {1, 2, 3, 4} <= set(store.table(TODAY)["step"])
+
+
+numbers = st.floats(width=64)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(numbers, min_size=1, max_size=5), st.booleans())
+def test_floats_come_back_bit_for_bit(values, killed):
+    special = [math.inf, -math.inf, math.nan, -0.0, 5e-324, 0.1 + 0.2]
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(Path(folder) / "store")
+        (save_killed if killed else save)(
+            store, [row(n, value) for n, value in enumerate(values + special)]
+        )
+        read = store.table(TODAY)["train_loss"]
+    for old, new in zip(values + special, read, strict=True):
+        same = struct.pack("d", old) == struct.pack("d", new)
+        assert same or (math.isnan(old) and math.isnan(new))
+
+
+def test_a_quantity_that_some_rows_lack_is_nan_there(store):
+    part = {key: value for key, value in row(2).items() if key != "accuracy"}
+    save(store, [row(1), part])
+    assert store.table(TODAY)["accuracy"].isna().tolist() == [False, True]
+    save(store, rows(3))
+    assert store.table(TODAY)["accuracy"].isna().tolist() == [False, True, False]
+
+
+# A crash while rows are moved from the journal into the table
+
+
+class Crash(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("operation", range(5))
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_compaction_may_crash_anywhere(store, operation, moment, monkeypatch):
+    """It replaces the table, replaces the provenance, and removes the journal, in this order."""
+    save(store, rows(1, 2))
+    file = save_killed(store, [row(2), row(3), row(4, math.nan)])
+    done = []
+
+    def crashing(function, name):
+        def crash(*arguments, **options):
+            counts = name != "unlink" or arguments[0].suffix == ".journal"
+            hit = counts and len(done) == operation
+            done.extend([name] * counts)
+            if hit and moment == "before":
+                raise Crash
+            function(*arguments, **options)
+            if hit:
+                raise Crash
+
+        return crash
+
+    with monkeypatch.context() as patch, pytest.raises(Crash):
+        patch.setattr(os, "replace", crashing(os.replace, "replace"))
+        patch.setattr(Path, "unlink", crashing(Path.unlink, "unlink"))
+        patch.setattr(
+            results.pyarrow.parquet,
+            "write_table",
+            crashing(results.pyarrow.parquet.write_table, "write"),
+        )
+        patch.setattr(Path, "write_text", crashing(Path.write_text, "write"))
+        file.compact()
+    assert done == ["write", "replace", "write", "replace", "unlink"][: operation + 1]
+
+    expected = [row(1), row(2), row(3), row(4, math.nan)]
+    assert_holds(store, expected)
+    save(store, rows(5))
+    assert_holds(store, [*expected, row(5)])
+    again = store.current(TODAY)
+    assert (again.rows, [run["rows"] for run in again.runs]) == (5, [2, 3, 1])
+    again.compact()
+    once = contents(store.folder)
+    again.compact()
+    assert contents(store.folder) == once
+
+
+def test_the_start_of_a_run_may_be_killed_anywhere(store, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(Crash), open_store(store):
+        patch.setattr(ResultFile, "compact", lambda _: None)
+        raise Crash
+    store.current(TODAY).stem.with_suffix(".journal").unlink()
+    save(store, rows(1))
+    assert_holds(store, rows(1))
+    assert [run["rows"] for run in store.current(TODAY).runs] == [1]
+
+
+def test_a_reader_never_stumbles_over_a_writer(store):
+    save(store, rows(0))
+    done = threading.Event()
+
+    def write():
+        try:
+            for n in range(1, 40):
+                save(store, rows(n))
+        finally:
+            done.set()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    seen = [0]
+    while not done.is_set():
+        seen.append(len(Store(store.folder).table(TODAY)))
+    writer.join()
+    assert seen == sorted(seen)
+    assert_holds(store, rows(*range(40)))
+
+
+# Damage is refused, with the path and the mend, and left as it is
+
+
+def assert_refused(store, path):
+    before = contents(store.folder)
+    for attempt in (
+        lambda: store.table(TODAY),
+        lambda: save(store, rows(9), orders=(forward(), backward()), steps=99),
+    ):
+        with pytest.raises(DamagedResultsError) as refusal:
+            attempt()
+        assert str(path) in str(refusal.value)
+        assert "Restore it from a copy" in str(refusal.value)
+        assert contents(store.folder) == before
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".json"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: b"",
+        lambda content: content[: len(content) // 2],
+        lambda content: content[:-5],
+        lambda content: bytes(len(content)),
+        lambda content: content[:200] + bytes(50) + content[250:],
+        lambda content: b"null",
+        lambda content: b"[]",
+        lambda content: b'{"identity": 3}',
+        lambda content: b"{}",
+    ],
+    ids=["empty", "half", "cut", "zeros", "hole", "null", "list", "identity", "object"],
+)
+def test_a_damaged_file_is_refused(store, suffix, damage):
+    path = save(store, rows(*range(20))).stem.with_suffix(suffix)
+    path.write_bytes(damage(path.read_bytes()))
+    assert_refused(store, path)
+
+
+@pytest.mark.parametrize(("kept", "lost"), [(".json", ".parquet"), (".parquet", ".json")])
+def test_a_missing_file_is_refused(store, kept, lost):
+    stem = save(store, rows(1, 2)).stem
+    stem.with_suffix(lost).unlink()
+    assert_refused(store, stem.with_suffix(".parquet"))
+
+
+def test_a_journal_without_its_provenance_is_refused(store):
+    stem = save_killed(store, rows(1, 2)).stem
+    stem.with_suffix(".json").unlink()
+    assert_refused(store, stem.with_suffix(".journal"))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("0.1", "0.2"), ('"a1"', '"a2"'), ('"d1"', "null"), ("digits", "widgets")]
+)
+def test_a_changed_identity_is_refused(store, old, new):
+    """Otherwise the rows would pass for those of another identity."""
+    path = save(store, rows(1)).stem.with_suffix(".json")
+    changed = path.read_text().replace(old, new, 1)
+    assert changed != path.read_text()
+    path.write_text(changed)
+    assert_refused(store, path)
+
+
+def test_rows_fewer_than_were_stored_are_refused(store):
+    path = save(store, rows(1)).stem.with_suffix(".parquet")
+    earlier = path.read_bytes()
+    save(store, rows(2))
+    path.write_bytes(earlier)
+    assert_refused(store, path)
+
+
+def test_no_flipped_bit_of_a_table_goes_unnoticed(store):
+    """Where a bit means nothing, the rows are read as they were."""
+    path = save(store, rows(*range(6))).stem.with_suffix(".parquet")
+    content = path.read_bytes()
+    refused = 0
+    for position in [*range(0, len(content), 17), *range(len(content) - 12, len(content))]:
+        damaged = bytearray(content)
+        damaged[position] ^= 1 << position % 8
+        path.write_bytes(damaged)
+        try:
+            assert_holds(store, rows(*range(6)))
+        except DamagedResultsError:
+            refused += 1
+    assert refused > 100
+
+
+def test_no_flipped_bit_in_the_middle_of_a_journal_goes_unnoticed(store):
+    path = save_killed(store, rows(1, 2, 3)).stem.with_suffix(".journal")
+    content = path.read_bytes()
+    first, last = content.index(b"\n") + 1, content.rindex(b"\n", 0, -1)
+    for position in range(first, last + 1):
+        damaged = bytearray(content)
+        damaged[position] ^= 1 << position % 8
+        path.write_bytes(damaged)
+        with pytest.raises(DamagedResultsError, match=str(path)):
+            store.table(TODAY)
+    assert_refused(store, path)
+
+
+def test_a_damaged_stale_file_does_not_stand_in_the_way(store):
+    other = Identity(TODAY.setting, {"maps": "old"}, "d1")
+    save(store, rows(1), other).stem.with_suffix(".parquet").write_bytes(b"")
+    save(store, rows(2))
+    assert_holds(store, rows(2))
+
+
+def test_equal_rows_count_once(store):
+    save(store, [row(1), row(1), row(2, math.nan), row(2, math.nan)])
+    save(store, [row(1), row(2, math.nan), row(3)])
+    assert_holds(store, [row(1), row(2, math.nan), row(3)])
+
+
+@pytest.mark.parametrize("other", [0.5, math.nan, math.nextafter(row(1)["train_loss"], 1)])
+def test_rows_that_disagree_are_refused(store, other):
+    save(store, rows(1))
+    stem = save_killed(store, [row(1, other)]).stem
+    assert_refused(store, stem.with_suffix(".journal"))
+
+
+# What belongs together
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        (
+            Identity(TODAY.setting | {"learning_rate": 0.2}, TODAY.code, "d1"),
+            ["learning_rate", "0.2"],
+        ),
+        (Identity(TODAY.setting | {"momentum": 0.9}, TODAY.code, "d1"), ["momentum", "0.9"]),
+        (Identity(TODAY.setting, {"maps": "a1", "tasks": "new"}, "d1"), ["other code in tasks"]),
+        (Identity(TODAY.setting, {"maps": "a1"}, "d1"), ["other code in tasks"]),
+        (Identity(TODAY.setting, TODAY.code, "d2"), ["other data"]),
+    ],
+    ids=["value", "field", "code", "module", "data"],
+)
+def test_rows_of_another_identity_are_stale_and_left_alone(store, other, words):
+    file = save(store, rows(1, 2), other)
+    before = contents(store.folder)
+    assert not other.matches(TODAY)
+    assert all(word in other.differences(TODAY) for word in words)
+    assert store.current(TODAY) is None
+    assert store.table(TODAY).empty
+    assert [stale.stem for stale in store.stale(TODAY)] == [file.stem]
+
+    new = save(store, rows(2, 3))
+    assert new.stem != file.stem
+    assert_holds(store, rows(2, 3))
+    assert_holds(store, rows(1, 2), other)
+    assert contents(store.folder).items() >= before.items()
+
+
+def test_unknown_data_matches_any(store):
+    unknown = Identity(TODAY.setting, TODAY.code, None)
+    save(store, rows(1))
+    assert_holds(store, rows(1), unknown)
+    assert not store.stale(unknown)
+    assert not unknown.differences(TODAY)
+
+
+def test_a_renewal_is_written_down_and_rows_are_added_to_the_renewed_file(store):
+    old = Identity(TODAY.setting, {"maps": "old", "tasks": "b2"}, "d1")
+    file = save(store, rows(1, 2), old)
+    table = file.stem.with_suffix(".parquet").read_bytes()
+    audit = {"points": [{"seed": 0, "step": 2, "quantity": "train_loss", "equal": True}]}
+    store.renew(file, TODAY, audit)
+
+    assert file.stem.with_suffix(".parquet").read_bytes() == table
+    stored = json.loads(file.stem.with_suffix(".json").read_text())
+    assert stored["identity"] == vars(old)
+    [renewal] = stored["renewals"]
+    assert renewal["identity"] == vars(TODAY)
+    assert renewal["audit"] == audit
+    assert renewal["date"].startswith("20")
+    assert_holds(store, rows(1, 2))
+    assert_holds(store, rows(1, 2), old)
+    assert not store.stale(TODAY)
+    assert store.stale(Identity(TODAY.setting, {"maps": "newer", "tasks": "b2"}, "d1"))
+
+    save(store, rows(3))
+    assert len(store.files()) == 1
+    assert_holds(store, rows(1, 2, 3))
+
+
+def test_of_several_valid_files_the_largest_counts(store):
+    old = Identity(TODAY.setting, {"maps": "old"}, "d1")
+    save(store, rows(1))
+    file = save(store, rows(1, 2, 3), old)
+    store.renew(file, TODAY, {})
+    assert_holds(store, rows(1, 2, 3))
+
+
+def test_an_order_keeps_its_anchors(store):
+    save(store, rows(1), orders=(Order("mine", forward().anchor), backward()), steps=10)
+    before = contents(store.folder)
+    with pytest.raises(ValueError, match=r"order 'mine' with other anchors.* name of its own"):
+        save(store, rows(2), orders=(backward(), Order("mine", windowed(8).anchor)), steps=10)
+    assert contents(store.folder) == before
+
+
+def test_a_run_can_be_made_longer(store):
+    late = Order("mine", lambda n: n - 1 if n <= 10 else 10)
+    save(store, rows(1), orders=(Order("mine", forward().anchor),), steps=10)
+    save(store, rows(20), orders=(late,), steps=20)  # the same anchors as far as it was known
+    assert store.current(TODAY).orders["mine"] == {"steps": 20, "anchors": late.digest(20)}
+    save(store, rows(2), orders=(late,), steps=5)
+    assert store.current(TODAY).orders["mine"]["steps"] == 20
+    with pytest.raises(ValueError, match="other anchors"):
+        save(store, rows(2), orders=(Order("mine", forward().anchor),), steps=5)
+
+
+# One writer
+
+
+def test_a_second_writer_is_refused_and_reading_is_not(store):
+    with open_store(store) as writer:
+        writer.add(rows(1))
+        with (
+            pytest.raises(
+                StoreInUseError, match=r"Another process is writing to .*ci\. Wait until"
+            ),
+            open_store(Store(store.folder)),
+        ):
+            pytest.fail("two writers at once")
+        with pytest.raises(StoreInUseError):
+            store.renew(writer.file, TODAY, {})
+        assert_holds(Store(store.folder), rows(1))
+        writer.add(rows(2))
+    save(store, rows(3))
+    assert_holds(store, rows(1, 2, 3))
+
+
+def test_stores_do_not_get_into_each_others_way(tmp_path):
+    with open_store(Store(tmp_path / "a")) as a, open_store(Store(tmp_path / "b")) as b:
+        a.add(rows(1))
+        b.add(rows(2))
+    assert_holds(Store(tmp_path / "a"), rows(1))
+    assert_holds(Store(tmp_path / "b"), rows(2))
+
+
+# Where it is
+
+
+def test_reading_makes_nothing(store):
+    assert store.files() == []
+    assert store.table(TODAY).empty
+    assert list(store.table(TODAY)) == KEYS
+    assert not store.folder.exists()
+
+
+def test_results_are_kept_in_the_book_or_else_here(tmp_path, monkeypatch):
+    chapter = tmp_path / "checkout" / "notebooks" / "deeper"
+    chapter.mkdir(parents=True)
+    monkeypatch.chdir(chapter)
+    assert results.root() == chapter / "results"
+    book = tmp_path / "checkout" / "book"
+    book.mkdir()
+    assert results.root() == chapter / "results"
+    (book / "_config.yml").touch()
+    assert results.root() == book / "results"
+    monkeypatch.chdir(book)
+    assert results.root() == book / "results"

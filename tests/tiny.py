@@ -1,0 +1,55 @@
+"""An experiment with all orders that is done in a second, and a way to start it in a process.
+
+Importing torch takes seconds. ``python tests/tiny.py`` does it once: for each line that it reads,
+it forks a process in a group of its own that prints its number and calls the command line with the
+words of that line; and when it has ended, it prints the exit status.
+"""
+
+import os
+import sys
+
+from revlib import backward, datasets, experiments, forward, reset, switch, windowed
+from revlib.experiments import Experiment, Preset
+from revlib.tasks import Setting
+
+SETTING = Setting(
+    data="fashion_mnist",
+    sample=True,
+    hidden=(8,),
+    batch_size=4,
+    learning_rate=0.05,
+    init="he",
+    scaling="unit",
+    train_examples=50,
+)
+TINY = Experiment(
+    name="tiny",
+    title="A tiny experiment",
+    section="0",
+    chapter="none",
+    orders=(forward(), backward(), windowed(5), reset(7, 12), switch(10)),
+    presets={
+        "ci": Preset(SETTING, steps=32, seeds=(0, 1), every=8, bursts=((20, 3),)),
+        "paper": Preset(SETTING.changed(batch_size=8), steps=32, seeds=(0, 1), every=8),
+    },
+    unstated={},
+)
+
+
+def main():
+    from revlib import cli
+
+    experiments.EXPERIMENTS["tiny"] = TINY
+    datasets.load("fashion_mnist", sample=True).digest  # noqa: B018 (once for all, too)
+    for line in sys.stdin:
+        child = os.fork()
+        if not child:
+            os.setsid()
+            print(os.getpid(), flush=True)
+            sys.stdout = sys.stderr
+            os._exit(cli.main(line.split()))
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+
+
+if __name__ == "__main__":
+    main()
