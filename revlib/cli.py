@@ -48,6 +48,10 @@ def _parser() -> argparse.ArgumentParser:
         "--workers", type=_positive, default=1, metavar="N", help="processes side by side (1)"
     )
 
+    command.add_argument(
+        "--cluster", metavar="ADDRESS", help="use the workers of this Dask scheduler instead"
+    )
+
     command = commands.add_parser("audit", help="recompute a few stored points and compare")
     command.set_defaults(do=_audit)
     _experiment(command)
@@ -86,7 +90,12 @@ def _list(options: argparse.Namespace) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     table = runs.run(
-        options.experiment, options.preset, options.seeds, options.every, options.workers
+        options.experiment,
+        options.preset,
+        options.seeds,
+        options.every,
+        options.workers,
+        options.cluster,
     )
     print(f"{len(table):,} rows of {options.experiment}, preset {options.preset}, are stored.")
     return 0

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import nn
 
 if TYPE_CHECKING:
     from revlib.tasks import Task
@@ -80,51 +81,67 @@ class TrainingState:
 class Trainer:
     """One working copy of a task's model and optimizer, driven in place.
 
-    It replays training steps from any state. The state of a network is large, so this copies it
-    only when asked to; :class:`TrainingStep` wraps it as a pure map.
+    It replays training steps from any state, for any module and optimizer. The state of a network
+    is large, so this copies it only when asked to; :class:`TrainingStep` wraps it as a pure map.
 
     Parameters
     ----------
     task
         The task; its own module is copied, never touched.
+
+    Attributes
+    ----------
+    chains : int
+        How many states it can hold side by side, which are then advanced by the same maps. Here
+        there is one; :class:`revlib.kernels.DenseTrainer` holds more.
     """
+
+    chains = 1
 
     def __init__(self, task: Task):
         self.task = task
-        self.model = copy.deepcopy(task.model).train()
-        self.optimizer = task.optimizer(self.model.parameters())
+        self._model = copy.deepcopy(task.model).train()
+        self._optimizer = task.optimizer(self._model.parameters())
 
     def state(self) -> TrainingState:
-        """Return a copy of the present state."""
+        """Return a copy of the present state (of the first chain)."""
         return TrainingState(
             {name: value.detach().clone() for name, value in self._tensors()},
-            copy.deepcopy(self.optimizer.state_dict()),
+            copy.deepcopy(self._optimizer.state_dict()),
         )
 
-    def load(self, state: TrainingState) -> None:
-        """Make a copy of `state` the present state."""
+    def load(self, state: TrainingState, chains: int = 1) -> None:
+        """Make a copy of `state` the present state (of that many chains)."""
         with torch.no_grad():
             for name, value in self._tensors():
                 value.copy_(state.model[name])
         # The optimizer would go on with the very tensors it is given, and change them.
-        self.optimizer.load_state_dict(copy.deepcopy(state.optimizer))
+        self._optimizer.load_state_dict(copy.deepcopy(state.optimizer))
 
-    def apply(self, n: int) -> None:
-        """Apply the map ``T_n``: one optimizer step on the n-th batch, ``n >= 1``.
+    def model(self, chain: int = 0) -> nn.Module:
+        """Return the module at the present state of a chain, to be evaluated and not changed."""
+        return self._model
+
+    def apply(self, n: int, chains: int = 1) -> None:
+        """Apply the map ``T_n`` (to the first chains): an optimizer step on the n-th batch.
 
         The random numbers that a module draws while training (dropout) belong to the map, so
         they are the same whenever ``T_n`` is applied. The caller's random state is not touched.
         """
         inputs, targets = self.task.batch(n)
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(self.task.seed * 1_000_003 + n)
-            self.optimizer.zero_grad()
-            self.task.loss(self.model(inputs), targets).backward()
-            self.optimizer.step()
+        seed = self.task.seed * 1_000_003 + n
+        cuda = [inputs.device] if inputs.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=cuda):
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed is 20 times slower
+            for _ in cuda:
+                torch.cuda.manual_seed(seed)
+            self._optimizer.zero_grad()
+            self.task.loss(self._model(inputs), targets).backward()
+            self._optimizer.step()
 
     def _tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
-        yield from self.model.named_parameters()
-        yield from self.model.named_buffers()
+        yield from self._model.named_parameters()
+        yield from self._model.named_buffers()
 
 
 @dataclass(frozen=True)

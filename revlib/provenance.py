@@ -18,7 +18,7 @@ import joblib
 
 # The modules that determine the number stored under a given setting, seed, order and step.
 # (The anchors of an order and the content of a data set are stored beside it on their own.)
-NUMERICAL_MODULES = ("maps", "models", "sweep", "tasks")
+NUMERICAL_MODULES = ("kernels", "maps", "models", "sweep", "tasks")
 
 PACKAGES = ("revlib", "torch", "torchvision", "numpy", "pandas")
 

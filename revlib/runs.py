@@ -2,36 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import functools
 import json
-import multiprocessing
-import os
 import random
-import threading
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import joblib
 import numpy as np
 import pandas as pd
-import torch
-from tqdm import tqdm
 
-from revlib import datasets, experiments, provenance, results
+from revlib import datasets, experiments, provenance, results, sweep
 from revlib.experiments import Experiment
-from revlib.maps import Trainer, TrainingState
 from revlib.orders import Order
 from revlib.results import Identity, ResultFile, Store
-from revlib.sweep import Plan, coarse_to_fine, walk
-from revlib.tasks import Setting, build
-
-Row = dict[str, Any]
-
-SLICE_SECONDS = 0.1  # after which a worker hands over the rows it has, at the end of a step
+from revlib.sweep import Job
+from revlib.tasks import Setting, Task, build
 
 
 def run(
@@ -40,6 +26,7 @@ def run(
     seeds: Iterable[int] | None = None,
     every: int | None = None,
     workers: int = 1,
+    cluster: str | None = None,
     progress: bool = True,
     **changes: Any,
 ) -> pd.DataFrame:
@@ -58,7 +45,9 @@ def run(
     every
         Spacing of the grid of recorded steps; by default that of the preset.
     workers
-        Processes that compute side by side.
+        Processes that compute side by side, on this machine.
+    cluster
+        Address of a Dask scheduler, whose workers are used instead.
     progress
         Whether to show a progress bar with the time left.
     **changes
@@ -77,8 +66,8 @@ def run(
     plan = _Run.of(name, preset, seeds, every, changes)
     identity = plan.identity(data=True)
     with plan.store.writing(identity, plan.orders, plan.steps, workers) as writer:
-        missing = plan.missing(writer.file.table())
-        for rows in _compute(plan.setting, missing, workers, progress):
+        jobs = plan.jobs(writer.file.table())
+        for rows in sweep.compute(jobs, workers, progress, cluster):
             writer.add(rows)
     return plan.store.table(identity)
 
@@ -95,8 +84,8 @@ def compute(
     The parameters are those of :func:`run`.
     """
     plan = _Run.of(name, preset, seeds, every, changes)
-    missing = plan.missing(pd.DataFrame(columns=results.KEYS))
-    rows = [row for rows in _compute(plan.setting, missing, 1, False) for row in rows]
+    jobs = plan.jobs(pd.DataFrame(columns=results.KEYS))
+    rows = [row for rows in sweep.compute(jobs) for row in rows]
     return pd.DataFrame(rows).sort_values(results.KEYS, ignore_index=True)
 
 
@@ -242,10 +231,11 @@ def _audit_file(plan: _Run, file: ResultFile, identity: Identity, points: int) -
     compared = []
     for stored in chosen.to_dict("records"):
         seed, order, step = stored["seed"], orders[stored["order"]], stored["step"]
+        source = _Built(plan.setting, seed)
         again, nudged = (
             row
             for nudge in (False, True)
-            for rows in _compute(plan.setting, [(seed, order, [step])], 1, False, nudged=nudge)
+            for rows in sweep.compute([Job(source, seed, order, [step], nudge=nudge)])
             for row in rows
         )
         for quantity, value in again.items():
@@ -322,164 +312,28 @@ class _Run:
         table = file.table()
         return table[table["order"].isin([o.name for o in self.orders]) & (table["step"] > 0)]
 
-    def missing(self, table: pd.DataFrame) -> list[tuple[int, Order, list[int]]]:
-        """Return for each seed and order the steps that are not in the table."""
+    def jobs(self, table: pd.DataFrame) -> list[Job]:
+        """Return what is to be computed for each seed and order: what is not in the table."""
         have = set(zip(*(table[key] for key in results.KEYS), strict=True))
         asked = [
-            (seed, order, [n for n in self.recorded if (seed, order.name, n) not in have])
+            Job(
+                _Built(self.setting, seed),
+                seed,
+                order,
+                [n for n in self.recorded if (seed, order.name, n) not in have],
+            )
             for seed in self.seeds
             for order in self.orders
         ]
-        return [job for job in asked if job[2]]
-
-
-class _Job:
-    """What is missing of one seed and order, and how far it has come."""
-
-    def __init__(self, seed: int, order: Order, missing: list[int]):
-        plan = Plan.of(order, missing)
-        self.seed, self.order, self.missing = seed, order, frozenset(missing)
-        self.spine, self.leaves = plan.spine, plan.leaves
-        self.keep = frozenset(order.anchor(n) for n in self.leaves)
-        self.states: dict[int, TrainingState] = {}
-
-    def piece(self, steps: list[int]) -> _Piece:
-        """Return the work of computing `steps`, with the states that it starts from."""
-        anchors = {self.order.anchor(n) for n in steps if n} - {0, *steps}
-        states = {a: self.states[a] for a in anchors}
-        return _Piece(self.seed, self.order, steps, self.missing, self.keep, states)
+        return [job for job in asked if job.recorded]
 
 
 @dataclass(frozen=True)
-class _Piece:
-    """Work for one worker.
+class _Built:
+    """The task of a setting and seed, as a source of work."""
 
-    Parameters
-    ----------
-    seed, order
-        Which run.
-    steps
-        Which iterates to compute, in turn.
-    recorded
-        Which of them to evaluate.
-    keep
-        Steps whose states others will start from.
-    states
-        The states that the piece starts from, but for step 0, which every worker knows.
-    """
-
+    setting: Setting
     seed: int
-    order: Order
-    steps: list[int]
-    recorded: frozenset[int]
-    keep: frozenset[int]
-    states: dict[int, TrainingState]
 
-
-@dataclass(frozen=True)
-class _Done:
-    """What a worker hands over: rows, how many steps and maps it did, and states to keep."""
-
-    rows: list[Row]
-    steps: int
-    maps: int
-    states: dict[int, TrainingState]
-
-
-def _compute(
-    setting: Setting,
-    missing: list[tuple[int, Order, list[int]]],
-    workers: int,
-    progress: bool,
-    nudged: bool = False,
-) -> Iterator[list[Row]]:
-    """Yield rows as they are computed: first along all spines, then the leaves, coarse to fine."""
-    jobs = [_Job(*one) for one in missing]
-    total = sum(order.cost(steps) for _, order, steps in missing)
-    with (
-        joblib.Parallel(workers, return_as="generator_unordered", batch_size=1) as parallel,
-        tqdm(total=total, unit=" maps", disable=not progress) as bar,
-    ):
-        while spines := [job for job in jobs if job.spine]:
-            # The pieces come back in any order, so each brings along which job it belongs to.
-            for index, done in parallel(
-                joblib.delayed(_advance)(setting, job.piece(job.spine), nudged, index)
-                for index, job in enumerate(spines)
-            ):
-                yield done.rows
-                job = spines[index]
-                job.spine = job.spine[done.steps :]
-                needed = job.keep.union(job.order.anchor(n) for n in job.spine)
-                known = job.states | done.states
-                job.states = {n: state for n, state in known.items() if n in needed}
-                bar.update(done.maps)
-
-        leaves = [(n, job) for job in jobs for n in job.leaves]
-        rank = {n: r for r, n in enumerate(coarse_to_fine({n for n, _ in leaves}))}
-        leaves.sort(key=lambda leaf: rank[leaf[0]])
-        for _, done in parallel(
-            joblib.delayed(_advance)(setting, job.piece([n]), nudged) for n, job in leaves
-        ):
-            yield done.rows
-            bar.update(done.maps)
-
-
-def _advance(setting: Setting, piece: _Piece, nudged: bool, index: int = 0) -> tuple[int, _Done]:
-    """Work on a piece for a while (in a worker), and hand over what there is."""
-    _end_with_parent()
-    with _one_thread():
-        trainer, start = _working_copy(setting, piece.seed, nudged)
-        task, order = trainer.task, piece.order
-        rows, maps, done = [], 0, 0
-        states = {0: start, **piece.states}
-        steps = piece.steps
-        deadline = time.monotonic() + SLICE_SECONDS
-        for n in walk(trainer, order, steps, states, piece.keep):
-            done += 1
-            maps += n - order.anchor(n) if n else 0
-            if n in piece.recorded:
-                key = {"seed": piece.seed, "order": order.name, "step": n}
-                rows.append(key | task.evaluate(trainer.model))
-            if time.monotonic() > deadline:
-                break
-        rest = steps[done:]
-        if rest and n not in states and n in {order.anchor(m) for m in rest}:
-            states[n] = trainer.state()
-        return index, _Done(rows, done, maps, {n: s for n, s in states.items() if n in steps})
-
-
-@functools.cache
-def _end_with_parent() -> None:
-    """Let a worker end when the process that started it is killed: it would wait for ever."""
-    parent = os.getppid()
-
-    def watch():
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    if multiprocessing.parent_process():
-        threading.Thread(target=watch, daemon=True).start()
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """Compute with one thread: the sums, and so the numbers, depend on how many there are."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-@functools.lru_cache(maxsize=1)
-def _working_copy(setting: Setting, seed: int, nudged: bool) -> tuple[Trainer, TrainingState]:
-    trainer = Trainer(build(setting, seed))
-    if nudged:
-        with torch.no_grad():
-            generator = torch.Generator().manual_seed(seed)
-            for p in trainer.model.parameters():
-                sign = torch.randint(0, 2, p.shape, generator=generator) * 2 - 1
-                p.mul_(1 + sign * torch.finfo(p.dtype).eps)
-    return trainer, trainer.state()
+    def __call__(self) -> Task:
+        return build(self.setting, self.seed)

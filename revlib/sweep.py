@@ -1,25 +1,54 @@
-"""Sweeps: the iterates of a trained model in any order, evaluated, without needless copies.
+"""Sweeps: the iterates of a trained model in any order, evaluated, as fast as they can be had.
 
-A sweep computes what :func:`revlib.iterates.iterates` defines. It first walks the *spine*, the
-iterates from which others start, and then the *leaves*, which nothing else depends on, coarse to
-fine: whenever it is stopped, what it has is a whole curve.
+What is computed is what :func:`revlib.iterates.iterates` defines. How:
+
+- **Plan.** First comes the *spine*, the iterates from which others start, then the *leaves*, which
+  nothing else depends on, coarse to fine: whenever a sweep is stopped, it has a whole curve.
+- **Strategy.** Leaves with the same anchor are advanced together where the strategy can do that: at
+  stage t, each chain that is still running applies the same map. ``"dense"``
+  (:mod:`revlib.kernels`) does it for dense ReLU networks under plain SGD, with a step written by
+  hand; ``"eager"`` (:class:`revlib.maps.Trainer`) takes any module and optimizer, one chain at a
+  time. The first that applies is chosen.
+- **Workers.** Pieces of the plan go to processes with one thread each: for the sizes of network
+  that are affordable backward, two processes are faster than one with two threads, and the
+  numbers do not depend on how many there are. With Dask the processes may be on many machines.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import multiprocessing
+import os
+import tempfile
+import threading
+import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+import cloudpickle
+import joblib
 import pandas as pd
+import torch
 from tqdm import tqdm
 
+from revlib import kernels
 from revlib.iterates import check_recorded
 from revlib.maps import Trainer, TrainingState
 from revlib.orders import Order
 from revlib.tasks import Task
 
-Measured = tuple[int, dict[str, float]]
+Row = dict[str, Any]
+
+SLICE_SECONDS = 0.1  # after which a worker hands over the rows it has, at the end of a step
+
+STRATEGIES: dict[str, tuple[Callable[[Task], bool], type]] = {
+    "dense": (kernels.applies, kernels.DenseTrainer),
+    "eager": (lambda task: True, Trainer),
+}
 
 
 def trajectory(
@@ -27,6 +56,10 @@ def trajectory(
     order: Order,
     steps: int,
     record: Iterable[int] | None = None,
+    *,
+    workers: int = 1,
+    strategy: str | None = None,
+    device: str | None = None,
     progress: bool = False,
 ) -> pd.DataFrame:
     """Train a task in the given order and return the curve as a tidy table.
@@ -43,6 +76,12 @@ def trajectory(
         The steps to evaluate, between 0 (the start point) and `steps`; all of them by default.
         A backward run costs about ``steps²/2`` optimizer steps if all are recorded, and
         ``order.cost(record)`` in general.
+    workers
+        Processes that compute side by side, with one thread each; 1 means in this process.
+    strategy
+        ``"dense"`` or ``"eager"``; by default the first that applies (see the module's text).
+    device
+        Where to compute, ``"cuda"`` say; by default where the task's tensors are.
     progress
         Whether to show a progress bar over the optimizer steps, with the time left.
 
@@ -56,26 +95,100 @@ def trajectory(
     Raises
     ------
     ValueError
-        If a recorded step lies outside the run, there are too few batches, or the order has an
-        impossible anchor; before any work is done.
+        Before any work is done: if a recorded step lies outside the run, there are too few
+        batches, the order has an impossible anchor, the model's output does not fit the loss, the
+        strategy does not apply, or the device is not there.
     """
-    recorded = check_recorded(record, steps)
+    recorded = sorted(check_recorded(record, steps))
+    order.closure(recorded)
+    task = task if device is None else task.to(device)
     task.require(steps)
-    with tqdm(total=order.cost(recorded), unit=" maps", disable=not progress) as bar:
-        rows = []
-        for n, measured in sweep(Trainer(task), order, recorded):
-            rows.append({"seed": task.seed, "order": order.name, "step": n, **measured})
-            bar.update(n - order.anchor(n) if n else 0)
+    with _source(task, workers) as source:
+        jobs = [Job(source, task.seed, order, recorded, strategy)]
+        rows = [row for rows in compute(jobs, workers, progress) for row in rows]
     return pd.DataFrame(rows).sort_values("step", ignore_index=True)
 
 
-def sweep(trainer: Trainer, order: Order, recorded: Iterable[int]) -> Iterator[Measured]:
-    """Yield ``(n, measurements)`` for each recorded step, in the order they are computed."""
-    recorded = set(recorded)
-    plan = Plan.of(order, recorded)
-    for n in walk(trainer, order, plan.spine + plan.leaves, {0: trainer.state()}):
-        if n in recorded:
-            yield n, trainer.task.evaluate(trainer.model)
+@dataclass(frozen=True)
+class Job:
+    """What is to be computed of one seed and order.
+
+    Parameters
+    ----------
+    source
+        Makes the task; hashable, and small when pickled: workers get it with every piece of work.
+    seed, order
+        Which run.
+    recorded
+        The steps to evaluate.
+    strategy
+        A name in ``STRATEGIES``, or None for the first that applies.
+    nudge
+        Whether the start is moved by one unit of rounding in every entry, to see how far
+        rounding alone moves the iterates.
+    """
+
+    source: Callable[[], Task]
+    seed: int
+    order: Order
+    recorded: list[int]
+    strategy: str | None = None
+    nudge: bool = False
+
+
+def compute(
+    jobs: Iterable[Job], workers: int = 1, progress: bool = False, cluster: str | None = None
+) -> Iterator[list[Row]]:
+    """Yield rows as they are computed: first along all spines, then the leaves, coarse to fine.
+
+    Parameters
+    ----------
+    jobs
+        What to compute.
+    workers
+        Processes on this machine, with one thread each; 1 means in this process.
+    progress
+        Whether to show a progress bar over the optimizer steps, with the time left.
+    cluster
+        Address of a Dask scheduler, whose workers are used instead.
+
+    Raises
+    ------
+    ValueError
+        If a strategy does not apply or the cluster does not answer; before any work is done.
+    """
+    try:
+        yield from _compute([_Run(job) for job in jobs], workers, progress, cluster)
+    finally:
+        vars(_local).clear()  # this process's working copy; those of workers go with them
+
+
+def _compute(
+    runs: list[_Run], workers: int, progress: bool, cluster: str | None
+) -> Iterator[list[Row]]:
+    total = sum(run.order.cost(run.recorded) for run in runs)
+    with (
+        _workers(workers, cluster) as parallel,
+        tqdm(total=total, unit=" maps", disable=not progress, mininterval=1) as bar,
+    ):
+        while spines := [run for run in runs if run.spine]:
+            # Pieces come back in any order, so each brings along which run it belongs to.
+            for index, done in parallel(
+                joblib.delayed(_advance)(run.piece([[n] for n in run.spine]), index)
+                for index, run in enumerate(spines)
+            ):
+                spines[index].take(done)
+                yield done.rows
+                bar.update(done.maps)
+
+        leaves = [(group, run) for run in runs for group in run.groups(4 * workers)]
+        rank = {n: r for r, n in enumerate(coarse_to_fine({min(group) for group, _ in leaves}))}
+        leaves.sort(key=lambda leaf: rank[min(leaf[0])])
+        for _, done in parallel(
+            joblib.delayed(_advance)(run.piece([group])) for group, run in leaves
+        ):
+            yield done.rows
+            bar.update(done.maps)
 
 
 @dataclass(frozen=True)
@@ -118,43 +231,279 @@ def coarse_to_fine(steps: Iterable[int]) -> list[int]:
 def walk(
     trainer: Trainer,
     order: Order,
-    steps: list[int],
+    groups: list[list[int]],
     states: dict[int, TrainingState],
     keep: Collection[int] = (),
-) -> Iterator[int]:
-    """Bring the trainer to the iterate at each of `steps` in turn, and yield the step.
+) -> Iterator[dict[int, int]]:
+    """Bring the trainer to the iterates at the steps of each group in turn.
 
-    States are large, so one is copied only where a later one of `steps` starts from it and is
-    not simply the next.
+    States are large, so one is copied only where a later group starts from it and is not simply
+    the next.
 
     Parameters
     ----------
     trainer
-        The working copy; after each yield it holds the iterate of the step yielded.
+        The working copy.
     order
         The order of iteration.
-    steps
-        The steps to compute. The anchor of each has to be in `states` or to stand before it;
-        step 0 stands for the start itself.
+    groups
+        The steps to compute. The steps of a group share an anchor and are advanced together, on
+        a chain each; anchors have to be in `states`, or to stand before as groups of one. Step 0
+        stands for the start itself.
     states
         States that are known, by step. This dictionary is kept up to date: anchors of later
-        steps are added, and dropped after their last use.
+        groups are added, and dropped after their last use.
     keep
         Steps whose states are wanted in `states` at the end.
+
+    Yields
+    ------
+    dict
+        For each step of the group the chain of the trainer that holds its iterate.
     """
-    anchors = [order.anchor(n) if n else 0 for n in steps]
+    anchors = [order.anchor(group[0]) if group[0] else 0 for group in groups]
     uses = Counter([*anchors, *keep])
     present = None
-    for position, (n, anchor) in enumerate(zip(steps, anchors, strict=True)):
+    for position, (group, anchor) in enumerate(zip(groups, anchors, strict=True)):
+        steps = sorted(group, reverse=True)  # at each stage, the chains still running come first
         if anchor != present:
-            trainer.load(states[anchor])
+            trainer.load(states[anchor], len(steps))
         uses[anchor] -= 1
         if not uses[anchor]:
             states.pop(anchor, None)
-        for t in range(n, anchor, -1):
-            trainer.apply(t)
-        present = n
-        followed = anchors[position + 1 : position + 2] == [n]
-        if n and uses[n] > followed:
+        running = 0
+        for t in range(steps[0], anchor, -1):
+            while running < len(steps) and steps[running] >= t:
+                running += 1
+            trainer.apply(t, running)
+        present = steps[0] if len(steps) == 1 else None
+        followed = anchors[position + 1 : position + 2] == [present]
+        if present and uses[present] > followed:
+            states[present] = trainer.state()
+        yield {n: chain for chain, n in enumerate(steps)}
+
+
+class _Run:
+    """A job, and how far it has come (in the process that hands out the work)."""
+
+    def __init__(self, job: Job):
+        plan = Plan.of(job.order, job.recorded)
+        self.job, self.order, self.recorded = job, job.order, frozenset(job.recorded)
+        self.chains = _trainer(job)[0].chains
+        self.spine, self.leaves = plan.spine, plan.leaves
+        self.keep = frozenset(self.order.anchor(n) for n in self.leaves)
+        self.states: dict[int, TrainingState] = {}
+
+    def take(self, done: _Done) -> None:
+        """Take over what a piece of the spine has given."""
+        self.spine = self.spine[done.groups :]
+        needed = self.keep.union(self.order.anchor(n) for n in self.spine)
+        known = self.states | done.states
+        self.states = {n: state for n, state in known.items() if n in needed}
+
+    def groups(self, at_least: int) -> list[list[int]]:
+        """Return the leaves in groups that are advanced together, so many that all are busy."""
+        size = max(1, min(self.chains, len(self.leaves) // at_least))
+        by_anchor: dict[int, list[int]] = {}
+        for n in self.leaves:
+            by_anchor.setdefault(self.order.anchor(n), []).append(n)
+        return [
+            steps[start : start + size]
+            for steps in by_anchor.values()
+            for start in range(0, len(steps), size)
+        ]
+
+    def piece(self, groups: list[list[int]]) -> _Piece:
+        """Return the work of computing some groups, with the states that it starts from."""
+        steps = {n for group in groups for n in group}
+        anchors = {self.order.anchor(n) for n in steps if n} - {0} - steps
+        states = {a: self.states[a] for a in anchors}
+        return _Piece(self.job, groups, self.recorded & steps, self.keep & steps, states)
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Work for one worker.
+
+    Parameters
+    ----------
+    job
+        What it belongs to.
+    groups
+        Which iterates to compute, as :func:`walk` takes them.
+    recorded
+        Which of them to evaluate.
+    keep
+        Which of them others will start from.
+    states
+        The states that the piece starts from, but for step 0, which every worker knows.
+    """
+
+    job: Job
+    groups: list[list[int]]
+    recorded: frozenset[int]
+    keep: frozenset[int]
+    states: dict[int, TrainingState]
+
+
+@dataclass(frozen=True)
+class _Done:
+    """What a worker hands over: rows, how many groups and maps it did, and states to keep."""
+
+    rows: list[Row]
+    groups: int
+    maps: int
+    states: dict[int, TrainingState]
+
+
+def _advance(piece: _Piece, index: int = 0) -> tuple[int, _Done]:
+    """Work on a piece for a while (in a worker), and hand over what there is."""
+    _end_with_parent()
+    job, order = piece.job, piece.job.order
+    with _one_thread():
+        trainer, start = _trainer(job)
+        rows, maps, done = [], 0, 0
+        states = {0: start, **piece.states}
+        deadline = time.monotonic() + SLICE_SECONDS
+        for chains in walk(trainer, order, piece.groups, states, piece.keep):
+            done += 1
+            for n, chain in chains.items():
+                maps += n - order.anchor(n) if n else 0
+                if n in piece.recorded:
+                    key = {"seed": job.seed, "order": order.name, "step": n}
+                    rows.append(key | trainer.task.evaluate(trainer.model(chain)))
+            if time.monotonic() > deadline:
+                break
+        rest = piece.groups[done:]
+        if rest and n not in states and n in {order.anchor(group[0]) for group in rest}:
             states[n] = trainer.state()
-        yield n
+        given = {0, *piece.states}
+        return index, _Done(rows, done, maps, {n: s for n, s in states.items() if n not in given})
+
+
+_local = threading.local()  # a Dask worker may run several threads; each has a copy of its own
+
+
+def _trainer(job: Job) -> tuple[Trainer, TrainingState]:
+    """Return this worker's working copy of a job's task, and the start state."""
+    key = (job.source, job.strategy, job.nudge)
+    if getattr(_local, "key", None) != key:
+        _local.key = None
+        task = job.source()
+        task.check()
+        trainer = _strategy(task, job.strategy)(task)
+        start = trainer.state()
+        if job.nudge:
+            start = _nudged(start)
+        _local.trainer, _local.start, _local.key = trainer, start, key
+    return _local.trainer, _local.start
+
+
+def _strategy(task: Task, name: str | None) -> type:
+    if name is None:
+        return next(trainer for applies, trainer in STRATEGIES.values() if applies(task))
+    if name not in STRATEGIES:
+        raise ValueError(f"'{name}' is not a strategy. Valid are: {', '.join(STRATEGIES)}.")
+    applies, trainer = STRATEGIES[name]
+    if not applies(task):
+        raise ValueError(
+            f"The strategy '{name}' does not apply to this task ({trainer.__name__} says to which "
+            "it does). Leave the strategy out to have one chosen."
+        )
+    return trainer
+
+
+def _nudged(state: TrainingState) -> TrainingState:
+    generator = torch.Generator().manual_seed(0)
+
+    def nudge(value: torch.Tensor) -> torch.Tensor:
+        if not value.is_floating_point():
+            return value
+        sign = torch.randint(0, 2, value.shape, generator=generator) * 2 - 1
+        return value * (1 + sign.to(value) * torch.finfo(value.dtype).eps)
+
+    return TrainingState({n: nudge(value) for n, value in state.model.items()}, state.optimizer)
+
+
+@dataclass(frozen=True, eq=False)
+class _Given:
+    """A task in this process, as a source."""
+
+    task: Task
+
+    def __call__(self) -> Task:
+        return self.task
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """A task in a file, as a source: workers read it once."""
+
+    path: str
+
+    def __call__(self) -> Task:
+        return cloudpickle.loads(Path(self.path).read_bytes())
+
+
+@contextlib.contextmanager
+def _source(task: Task, workers: int) -> Iterator[Callable[[], Task]]:
+    if workers == 1:
+        yield _Given(task)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "task")
+        file.write_bytes(cloudpickle.dumps(task))
+        yield _Stored(str(file))
+
+
+@contextlib.contextmanager
+def _workers(workers: int, cluster: str | None) -> Iterator[joblib.Parallel]:
+    options = {"return_as": "generator_unordered", "batch_size": 1}
+    if cluster is None:
+        with joblib.Parallel(workers, **options) as parallel:
+            yield parallel
+        return
+    try:
+        from distributed import Client
+    except ModuleNotFoundError:
+        raise ValueError(
+            "Computing on a cluster needs Dask: pip install 'revlib[cluster]'."
+        ) from None
+    try:
+        client = Client(cluster, timeout=10)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"No Dask scheduler answers at '{cluster}' ({error}). Start one with `dask scheduler`, "
+            "which prints its address, tcp://HOST:8786 say."
+        ) from None
+    with (
+        client,
+        joblib.parallel_config("dask", client=client),
+        joblib.Parallel(-1, **options) as parallel,
+    ):
+        yield parallel
+
+
+@functools.cache
+def _end_with_parent() -> None:
+    """Let a worker end when the process that started it is killed: it would wait for ever."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    if multiprocessing.parent_process():
+        threading.Thread(target=watch, daemon=True).start()
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute with one thread: the sums, and so the numbers, depend on how many there are."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

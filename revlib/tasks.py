@@ -6,9 +6,11 @@ describe the paper's tasks as data, so that every choice can be read, stored and
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 import itertools
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -86,12 +88,68 @@ class Task:
                 "epochs: itertools.chain.from_iterable(loader for epoch in range(epochs))."
             )
 
+    def check(self) -> None:
+        """Make sure that model, loss and batches fit together, by trying them on the first batch.
+
+        Raises
+        ------
+        ValueError
+            If they do not.
+        """
+        inputs, targets = self.batch(1)
+        try:
+            with torch.no_grad(), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+                warnings.filterwarnings(
+                    "error", message="Using a target size"
+                )  # it would broadcast
+                loss = self.loss(copy.deepcopy(self.model)(inputs), targets)
+                if loss.numel() != 1:
+                    raise ValueError(f"the loss has the shape {tuple(loss.shape)}, not one value")
+        except Exception as error:
+            raise ValueError(
+                f"The model's output on the first batch does not fit the loss: {error}. Inputs "
+                f"have the shape {tuple(inputs.shape)}, targets {tuple(targets.shape)}."
+            ) from error
+
+    def to(self, device: str) -> Task:
+        """Return the same task on another device.
+
+        Raises
+        ------
+        ValueError
+            If the device is not there.
+        """
+        try:
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            there = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+            raise ValueError(
+                f"The device '{device}' is not there ({str(error).splitlines()[0].rstrip('.')}). "
+                f"On this machine there is: {', '.join(there)}."
+            ) from None
+        return dataclasses.replace(
+            self,
+            model=copy.deepcopy(self.model).to(device),
+            batches=_Moved(self, device),
+            evaluation={
+                name: (inputs.to(device), targets.to(device))
+                for name, (inputs, targets) in self.evaluation.items()
+            },
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is pickled: of a stream that cannot be drawn again, the batches drawn."""
+        state = vars(self).copy()
+        if not hasattr(self.batches, "__getitem__"):
+            state |= {"batches": self._drawn, "_drawn": [], "_rest": None}
+        return state
+
     def _draw(self, n: int) -> None:
         if self._rest is None:
             self._rest = iter(self.batches)
         self._drawn.extend(itertools.islice(self._rest, max(0, n - len(self._drawn))))
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """Return ``<set>_loss`` and, for classification, ``<set>_accuracy`` of a model.
 
@@ -115,6 +173,18 @@ class Task:
                 measured[f"{name}_accuracy"] = correct / len(inputs)
         model.train(training)
         return measured
+
+
+@dataclass(frozen=True)
+class _Moved:
+    """The batches of a task, on another device."""
+
+    task: Task
+    device: str
+
+    def __getitem__(self, index: int) -> Batch:
+        inputs, targets = self.task.batch(index + 1)
+        return inputs.to(self.device), targets.to(self.device)
 
 
 @dataclass(frozen=True)

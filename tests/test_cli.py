@@ -245,4 +245,4 @@ def test_ctrl_c_stops_a_real_run_with_two_workers(tmp_path, monkeypatch):
     table = runs.stored("figure-7", "ci")
     assert len(table) >= 20
     assert not list(tmp_path.rglob("*.journal"))
-    assert runs._Run.of("figure-7", "ci", None, 10, {}).missing(table)
+    assert runs._Run.of("figure-7", "ci", None, 10, {}).jobs(table)

@@ -149,5 +149,5 @@ def test_a_model_in_evaluation_mode_is_trained_in_training_mode():
     problem.model.eval()
     trainer = Trainer(problem)
     trainer.apply(1)
-    assert trainer.model[1].num_batches_tracked == 1
+    assert trainer.model()[1].num_batches_tracked == 1
     assert not problem.model.training

@@ -1,0 +1,178 @@
+"""The dense strategy against the definition, and when it applies."""
+
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_sweep import ORDERS, defined
+from torch import nn
+from torch.nn import functional as F
+
+from revlib import Task, backward, forward, kernels, models, sweep, trajectory
+from revlib.kernels import DenseTrainer, applies
+from revlib.maps import Trainer
+
+STEPS = 13
+SGD = partial(torch.optim.SGD, lr=0.2)
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def task(kind="classes", widths=(5, 7, 6, 3), dtype=torch.float64):
+    """A task with ragged batches of images of shape (5,) or (1, 5)."""
+    generator = torch.Generator().manual_seed(4)
+
+    def examples(count):
+        x = torch.randn(count, 1, widths[0], generator=generator, dtype=dtype)
+        if kind == "classes":
+            return x, torch.randint(0, widths[-1], (count,), generator=generator)
+        return x, torch.randn(count, widths[-1], generator=generator, dtype=dtype)
+
+    batches = [examples(1 if n % 5 == 4 else 4) for n in range(STEPS)]
+    loss = F.cross_entropy if kind == "classes" else F.mse_loss
+    model = models.mlp(widths, "he", seed=1, dtype=dtype)
+    return Task(model, loss, batches, SGD, {"train": examples(9), "test": examples(6)}, seed=3)
+
+
+CASES = [
+    task(),
+    task("values"),
+    task(widths=(5, 3)),
+    task("values", (5, 1)),
+    task(widths=(5, 8, 2)),
+]
+
+
+@pytest.mark.parametrize("problem", CASES, ids=["deep", "mse", "linear", "one", "shallow"])
+@pytest.mark.parametrize("order", ORDERS, ids=str)
+def test_every_order_equals_the_definition(problem, order):
+    pd.testing.assert_frame_equal(
+        trajectory(problem, order, STEPS, strategy="dense"),
+        defined(problem, order, STEPS),
+        rtol=1e-12,
+    )
+
+
+@settings(deadline=None, max_examples=20)
+@given(
+    st.sampled_from(ORDERS),
+    st.lists(st.integers(0, STEPS), min_size=1, max_size=6),
+    st.integers(0, 4000),
+)
+def test_the_bits_depend_neither_on_the_stack_nor_on_what_else_is_recorded(order, record, size):
+    problem = task(dtype=torch.float32)
+    whole = trajectory(problem, order, STEPS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernels, "STACK_BYTES", size)
+        part = trajectory(problem, order, STEPS, record)
+    expected = whole[whole["step"].isin(record)].reset_index(drop=True)
+    pd.testing.assert_frame_equal(part, expected, check_exact=True)
+
+
+def test_in_single_precision_the_difference_is_rounding():
+    problem = task(dtype=torch.float32)
+    dense = trajectory(problem, backward(), STEPS, strategy="dense")
+    eager = trajectory(problem, backward(), STEPS, strategy="eager")
+    np.testing.assert_allclose(dense["test_loss"], eager["test_loss"], rtol=1e-5)
+
+
+def test_chains_that_have_not_started_are_left_alone():
+    trainer = DenseTrainer(task())
+    assert trainer.chains > 2
+    trainer.load(trainer.state(), 3)
+    before = [p.clone() for p in trainer.model(2).parameters()]
+    trainer.apply(1, 2)
+    assert all(map(torch.equal, before, trainer.model(2).parameters()))
+    moved = [p.clone() for p in trainer.model(0).parameters()]
+    assert all(map(torch.equal, moved, trainer.model(1).parameters()))
+    assert not torch.equal(moved[0], before[0])
+
+
+def test_divergence_is_the_same_divergence():
+    problem = task()
+    problem.optimizer = partial(torch.optim.SGD, lr=1e40)
+    dense = trajectory(problem, forward(), STEPS, strategy="dense")
+    eager = trajectory(problem, forward(), STEPS, strategy="eager")
+    assert not np.isfinite(dense["test_loss"]).all()
+    pd.testing.assert_frame_equal(dense, eager, rtol=1e-12)
+
+
+def changed(**fields):
+    problem = task()
+    for name, value in fields.items():
+        setattr(problem, name, value)
+    return problem
+
+
+def network(*modules):
+    return nn.Sequential(nn.Flatten(), *modules).double()
+
+
+def shared():
+    layer = nn.Linear(5, 5)
+    return network(layer, nn.ReLU(), layer, nn.ReLU(), nn.Linear(5, 3))
+
+
+def frozen():
+    model = models.mlp((5, 4, 3), dtype=torch.float64)
+    model[1].weight.requires_grad_(False)
+    return model
+
+
+def hooked():
+    model = models.mlp((5, 4, 3), dtype=torch.float64)
+    model.register_forward_hook(lambda module, inputs, output: 2 * output)
+    return model
+
+
+@pytest.mark.parametrize("loss", [F.cross_entropy, nn.CrossEntropyLoss()])
+@pytest.mark.parametrize("optimizer", [SGD, partial(torch.optim.SGD, lr=0.2, foreach=False)])
+def test_it_applies_to_dense_networks_under_plain_sgd(loss, optimizer):
+    assert applies(changed(loss=loss, optimizer=optimizer))
+    assert sweep._strategy(changed(loss=loss, optimizer=optimizer), None) is DenseTrainer
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"loss": nn.CrossEntropyLoss(label_smoothing=0.1)},
+        {"loss": nn.CrossEntropyLoss(weight=torch.ones(3, dtype=torch.float64))},
+        {"loss": nn.CrossEntropyLoss(reduction="sum")},
+        {"loss": lambda output, target: F.cross_entropy(output, target)},
+        {"optimizer": partial(torch.optim.SGD, lr=0.2, momentum=0.9)},
+        {"optimizer": partial(torch.optim.SGD, lr=0.2, weight_decay=0.1)},
+        {"optimizer": partial(torch.optim.SGD, lr=0.2, maximize=True)},
+        {"optimizer": torch.optim.Adam},
+        {"model": network(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3))},
+        {"model": network(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 3))},
+        {"model": network(nn.Linear(5, 4, bias=False), nn.ReLU(), nn.Linear(4, 3))},
+        {"model": network(nn.Linear(5, 3), nn.ReLU())},
+        {"model": shared()},
+        {"model": frozen()},
+        {"model": hooked()},
+    ],
+    ids=lambda fields: next(iter(fields)),
+)
+def test_it_applies_to_nothing_else_and_the_eager_strategy_takes_over(fields):
+    problem = changed(**fields)
+    assert not applies(problem)
+    assert sweep._strategy(problem, None) is Trainer
+    trajectory(problem, backward(), 3)
+    with pytest.raises(ValueError, match="'dense' does not apply to this task"):
+        trajectory(problem, backward(), 3, strategy="dense")
+
+
+def test_probabilities_as_targets_are_left_to_the_eager_strategy():
+    x = torch.randn(4, 5, dtype=torch.float64)
+    problem = changed(batches=[(x, torch.full((4, 3), 1 / 3, dtype=torch.float64))] * 3)
+    assert not applies(problem)
+    trajectory(problem, backward(), 3)
+
+
+def test_an_unknown_strategy_is_refused_with_the_valid_ones():
+    with pytest.raises(ValueError, match="'fast' is not a strategy. Valid are: dense, eager"):
+        trajectory(task(), backward(), 3, strategy="fast")
