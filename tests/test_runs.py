@@ -602,6 +602,7 @@ class Processes:
     def start(self, workers=1):
         """Start a run; its process number is that of its group."""
         words = f"run tiny --preset ci --every 1 --workers {workers}"
+        self.found = self.journal()
         print(words, file=self.parent.stdin, flush=True)
         return int(self.parent.stdout.readline())
 
@@ -610,14 +611,21 @@ class Processes:
         return int(self.parent.stdout.readline())
 
     def journal(self):
-        return sum(path.stat().st_size for path in self.store.glob("*.journal"))
+        try:
+            return sum(path.stat().st_size for path in self.store.glob("*.journal"))
+        except FileNotFoundError:
+            return 0  # it has just been put away
 
-    def wait_for_rows(self, more):
-        """Wait until the journal has grown by so many bytes from what a new run begins with."""
-        end = time.monotonic() + 60
-        while self.journal() < more:
+    def wait_for_rows(self, size):
+        """Wait until the run has written that many bytes of rows."""
+        self._wait(lambda: self.journal() < max(self.found, 1))  # rows of before are put away
+        self._wait(lambda: self.journal() >= size)
+
+    def _wait(self, happened):
+        end = time.monotonic() + 100
+        while not happened():
             assert time.monotonic() < end, self.errors.read_text()
-            time.sleep(0.001)
+            time.sleep(0.0005)
 
 
 @pytest.fixture
@@ -651,7 +659,7 @@ def test_killed_ten_times_and_finished_a_run_gives_the_same_table(tiny, whole, p
             processes.wait_for_rows(chance.randint(1, 2000))
             time.sleep(chance.random() * 0.02)
         else:
-            time.sleep(chance.random() * 0.2)
+            time.sleep(chance.random() * 0.1)
         if attempt == alone:  # the parent, not its two workers
             orphans = group
             os.kill(group, signal.SIGKILL)
