@@ -43,6 +43,8 @@ from revlib.tasks import Task
 
 Row = dict[str, Any]
 
+CONNECT_SECONDS = 10  # that a cluster has to answer
+
 SLICE_SECONDS = 0.1  # after which a worker hands over the rows it has, at the end of a step
 
 STRATEGIES: dict[str, tuple[Callable[[Task], bool], type]] = {
@@ -470,8 +472,8 @@ def _workers(workers: int, cluster: str | None) -> Iterator[joblib.Parallel]:
             "Computing on a cluster needs Dask: pip install 'revlib[cluster]'."
         ) from None
     try:
-        client = Client(cluster, timeout=10)
-    except (OSError, ValueError) as error:
+        client = Client(cluster, timeout=CONNECT_SECONDS)
+    except (OSError, ValueError, TypeError) as error:
         raise ValueError(
             f"No Dask scheduler answers at '{cluster}' ({error}). Start one with `dask scheduler`, "
             "which prints its address, tcp://HOST:8786 say."

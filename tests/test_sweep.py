@@ -150,3 +150,72 @@ def test_states_are_dropped_after_their_last_use(order, most):
     held = [len(states) for _ in walk(trainer, order, groups, states)]
     assert max(held) <= most
     assert not states
+
+
+@pytest.mark.parametrize("order", [backward(), windowed(3)], ids=str)
+def test_workers_compute_the_same_bits_from_a_stream_that_runs_once(order):
+    """Also where model, loss and optimizer cannot be pickled by name."""
+    problem = task("momentum")
+    batches = list(problem.batches)
+    problem.batches = (batch for batch in batches)
+    problem.loss = lambda output, target: nn.functional.cross_entropy(output, target)
+    alone = trajectory(problem, order, STEPS)
+    pd.testing.assert_frame_equal(
+        trajectory(problem, order, STEPS, workers=2), alone, check_exact=True
+    )
+
+
+def test_a_given_device_is_used():
+    problem = task()
+    on_meta = problem.to("meta")  # a device without data that every machine has
+    assert {p.device.type for p in on_meta.model.parameters()} == {"meta"}
+    assert {part.device.type for part in on_meta.batch(1)} == {"meta"}
+    assert {part.device.type for part in on_meta.evaluation["test"]} == {"meta"}
+    assert {p.device.type for p in problem.model.parameters()} == {"cpu"}
+    pd.testing.assert_frame_equal(
+        trajectory(problem, backward(), 4, device="cpu"), trajectory(problem, backward(), 4)
+    )
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+@pytest.mark.parametrize("device", ["cuda", "nonsense"])
+def test_a_device_that_is_not_there_is_refused(device, monkeypatch):
+    monkeypatch.setattr(Trainer, "apply", lambda *_: pytest.fail("work was done"))
+    with pytest.raises(
+        ValueError, match=rf"'{device}' is not there \(.*this machine there is: cpu"
+    ):
+        trajectory(task(), backward(), 4, device=device)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="it needs a GPU that PyTorch can use")
+def test_on_a_gpu_the_difference_is_rounding():
+    for optimizer in OPTIMIZERS:
+        problem = task(optimizer)
+        problem.model[4].p = 0.0  # a GPU draws other random numbers
+        there, here = (trajectory(problem, backward(), 6, device=d) for d in ("cuda", "cpu"))
+        np.testing.assert_allclose(there["test_loss"], here["test_loss"], rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        (nn.functional.mse_loss, "Using a target size"),
+        (nn.functional.nll_loss, None),
+        (lambda output, target: output, "not one value"),
+        (lambda output, target: output @ torch.ones(99, dtype=output.dtype), "size mismatch"),
+    ],
+)
+def test_an_output_that_does_not_fit_the_loss_is_refused(loss, message, monkeypatch):
+    problem = task()
+    problem.loss = loss
+    if message is None:
+        trajectory(problem, backward(), 2)
+        return
+    monkeypatch.setattr(Trainer, "apply", lambda *_: pytest.fail("work was done"))
+    with pytest.raises(ValueError, match=f"does not fit the loss: .*{message}.*targets"):
+        trajectory(problem, backward(), 2)
+
+
+def test_progress_counts_the_maps_that_are_applied(capsys):
+    trajectory(task(), backward(), STEPS, progress=True)
+    assert f"{STEPS * (STEPS + 1) // 2}/{STEPS * (STEPS + 1) // 2}" in capsys.readouterr().err

@@ -1,0 +1,683 @@
+"""Runs: however they are cut up, interrupted or killed, the table is the same, bit for bit."""
+
+import dataclasses
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import contents
+from tiny import TINY
+
+from revlib import (
+    datasets,
+    experiments,
+    kernels,
+    provenance,
+    results,
+    runs,
+    sweep,
+    tasks,
+    trajectory,
+)
+from revlib.orders import Order
+from revlib.results import DamagedResultsError, StoreInUseError, Writer
+from revlib.runs import audit, compute, run, stored, study
+from revlib.tasks import Task, build
+
+SEEDS = TINY.presets["ci"].seeds
+STEPS = TINY.presets["ci"].steps
+SETTING = TINY.presets["ci"].setting
+COARSE = TINY.presets["ci"].recorded()
+
+
+def quiet(**options):
+    return run("tiny", "ci", progress=False, **options)
+
+
+def same(one, other):
+    pd.testing.assert_frame_equal(one, other, check_exact=True)
+
+
+def folder(preset="ci"):
+    return results.root() / "tiny" / preset
+
+
+def part(table, steps=None, seeds=SEEDS):
+    chosen = table["seed"].isin(seeds) & (table["step"].isin(steps) if steps else True)
+    return table[chosen].reset_index(drop=True)
+
+
+@pytest.fixture(scope="module")
+def whole():
+    """All steps of the tiny experiment, at once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(experiments.EXPERIMENTS, "tiny", TINY)
+        return compute("tiny", "ci", every=1)
+
+
+def count(monkeypatch, owner, name):
+    """Count the calls of a method from here on."""
+    calls = []
+    method = getattr(owner, name)
+
+    def counted(*arguments, **options):
+        calls.append(arguments)
+        return method(*arguments, **options)
+
+    monkeypatch.setattr(owner, name, counted)
+    return calls
+
+
+# The numbers
+
+
+def test_rows_are_those_of_trajectory(whole, one_thread):
+    tables = [
+        trajectory(build(SETTING, seed), order, STEPS) for seed in SEEDS for order in TINY.orders
+    ]
+    same(whole, pd.concat(tables).sort_values(results.KEYS, ignore_index=True))
+    assert len(whole) == 2 * 5 * (STEPS + 1)
+
+
+def test_orders_and_seeds_differ(whole):
+    """Otherwise the comparisons in this file would show little."""
+    end = whole[whole["step"] == STEPS]
+    assert end["test_loss"].nunique() == len(end)
+
+
+def test_a_run_stores_what_compute_computes(tiny, whole):
+    table = quiet(every=1)
+    same(table, whole)
+    same(stored("tiny", "ci"), whole)
+
+
+@pytest.mark.parametrize("seconds", [-1, 1e9], ids=["each step", "never"])
+def test_it_does_not_matter_when_workers_hand_over(tiny, whole, seconds, monkeypatch):
+    monkeypatch.setattr(sweep, "SLICE_SECONDS", seconds)
+    same(compute("tiny", "ci", every=1), whole)
+
+
+def test_two_workers_compute_the_same_bits(tiny, whole):
+    same(quiet(every=1, workers=2), whole)
+    assert results.Store(folder()).files()[0].runs[0]["workers"] == 2
+
+
+@pytest.mark.parametrize(
+    ("seeds", "every"), [([1], None), ([0], 5), (range(2), 16), (np.array([1]), 32), ([1, 1], 8)]
+)
+def test_a_subset_equals_that_part_of_the_whole(tiny, whole, seeds, every):
+    steps = TINY.presets["ci"].recorded(every)
+    same(quiet(seeds=seeds, every=every), part(whole, steps, seeds))
+    same(compute("tiny", "ci", seeds, every), part(whole, steps, seeds))
+
+
+def test_refining_and_adding_seeds_equals_all_at_once(tiny, whole, monkeypatch):
+    evaluated = count(monkeypatch, Task, "evaluate")
+    quiet(every=8, seeds=[1])
+    quiet(every=8)
+    same(quiet(every=4), part(whole, TINY.presets["ci"].recorded(4)))
+    same(quiet(every=1), whole)
+    assert len(evaluated) == len(whole)  # nothing is computed twice
+    assert sum(entry["rows"] for entry in results.Store(folder()).files()[0].runs) == len(whole)
+
+
+def test_nothing_is_computed_where_nothing_is_missing(tiny, monkeypatch):
+    table = quiet()
+    before = contents(folder())
+    monkeypatch.setattr(Task, "batch", lambda *_: pytest.fail("work was done"))
+    same(quiet(), table)
+    same(quiet(every=32, seeds=[0]), table)
+    assert contents(folder()) == before
+
+
+def test_a_changed_setting_has_a_store_of_its_own(tiny, whole):
+    quiet(every=1)
+    changed = quiet(learning_rate=0.5, hidden=None)
+    same(changed, compute("tiny", "ci", learning_rate=0.5))
+    assert not changed["test_loss"].isin(whole["test_loss"]).all()
+    same(stored("tiny", "ci"), whole)
+    assert (results.root() / "tiny" / "ci,learning_rate=0.5").is_dir()
+    with pytest.raises(ValueError, match="no 'speed'. It has: data, sample, hidden"):
+        quiet(speed=1)
+
+
+def test_divergence_is_a_result(tiny, monkeypatch):
+    table = quiet(learning_rate=1e30)
+    assert len(table) == len(SEEDS) * len(TINY.orders) * len(COARSE)
+    assert np.isfinite(table.loc[table["step"] == 0, "test_loss"]).all()
+    late = table[table["step"] > 2]
+    assert not np.isfinite(late["test_loss"]).any()
+    assert late["test_accuracy"].notna().all()
+    monkeypatch.setattr(Task, "batch", lambda *_: pytest.fail("work was done"))
+    same(quiet(learning_rate=1e30), table)
+
+
+def test_each_worker_computes_with_one_thread(tiny, monkeypatch):
+    threads = torch.get_num_threads()
+    used = set()
+    evaluate = Task.evaluate
+
+    def watched(task, model):
+        used.add(torch.get_num_threads())
+        return evaluate(task, model)
+
+    monkeypatch.setattr(Task, "evaluate", watched)
+    try:
+        torch.set_num_threads(2)
+        compute("tiny", "ci", [0], 32)
+        assert used == {1}
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
+
+
+# Memory
+
+
+@pytest.mark.parametrize(
+    ("order", "most"),
+    [("forward", 1), ("backward", 0), ("windowed(5)", 7), ("reset(7, 12)", 2), ("switch(10)", 1)],
+)
+def test_states_are_kept_only_where_something_starts_from_them(tiny, monkeypatch, order, most):
+    """At any moment, the parent and a worker hold no more states than there are starts in use."""
+    monkeypatch.setattr(sweep, "SLICE_SECONDS", -1)
+    [chosen] = [o for o in TINY.orders if o.name == order]
+    one = dataclasses.replace(TINY, orders=(chosen,))
+    monkeypatch.setitem(experiments.EXPERIMENTS, "tiny", one)
+    held = []
+    piece = sweep._Run.piece
+
+    def watched(run, groups):
+        held.append(len(run.states))
+        return piece(run, groups)
+
+    monkeypatch.setattr(sweep._Run, "piece", watched)
+    compute("tiny", "ci", [0], every=1)
+    assert max(held) <= most
+    assert len(held) > 1
+
+
+# Interruptions
+
+
+class Killed(BaseException):
+    """A kill, so far as the store can tell: nothing is done any more after it."""
+
+
+def interrupt(patch, after, kind):
+    """Let a run end in the moment in which it adds its rows for the `after`-th time."""
+    add = Writer.add
+    calls = []
+
+    def interrupted(writer, rows):
+        calls.append(rows)
+        if len(calls) <= after:
+            return add(writer, rows)
+        if kind == "Ctrl-C":
+            raise KeyboardInterrupt
+        if kind == "Ctrl-C after":
+            add(writer, rows)
+            raise KeyboardInterrupt
+        add(writer, rows)
+        if kind == "torn":
+            writer._stream.truncate(writer._stream.tell() - 7)
+        patch.setattr(results.ResultFile, "compact", lambda _: None)
+        raise Killed
+
+    patch.setattr(Writer, "add", interrupted)
+
+
+@pytest.mark.parametrize("kind", ["Ctrl-C", "Ctrl-C after", "kill", "torn"])
+@pytest.mark.parametrize("after", [0, 3, 38])
+def test_a_resumed_run_equals_an_uninterrupted_one(tiny, whole, after, kind):
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        pytest.raises((KeyboardInterrupt, Killed)),
+    ):
+        interrupt(patch, after, kind)
+        quiet()
+    kept = stored("tiny", "ci")
+    expected = part(whole, COARSE)
+    if len(kept):
+        same(kept, expected.merge(kept[results.KEYS]))
+    with pytest.MonkeyPatch.context() as patch:
+        evaluated = count(patch, Task, "evaluate")
+        same(quiet(), expected)
+    assert len(evaluated) == len(expected) - len(kept)
+    assert kept.empty == (after == 0 and kind in ("Ctrl-C", "torn"))
+
+
+def test_interrupted_again_and_again(tiny, whole):
+    for _ in range(100):
+        with pytest.MonkeyPatch.context() as patch:
+            interrupt(patch, random.Random(len(stored("tiny", "ci"))).randint(15, 40), "torn")
+            try:
+                table = quiet(every=1)
+                break
+            except Killed:
+                pass
+    same(table, whole)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 4, 7, 16])
+def test_a_stopped_run_has_whole_curves(tiny, rows, monkeypatch):
+    """Backward leaves of all seeds come side by side, coarse to fine."""
+    backward = "backward"
+    monkeypatch.setattr(kernels, "STACK_BYTES", 0)  # one step at a time
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        add = Writer.add
+        seen = {seed: 0 for seed in SEEDS}
+
+        def stop(writer, new):
+            add(writer, new)
+            for row in new:
+                seen[row["seed"]] += row["order"] == backward and row["step"] > 0
+            if min(seen.values()) == rows:
+                raise KeyboardInterrupt
+
+        patch.setattr(Writer, "add", stop)
+        quiet(every=1)
+    table = stored("tiny", "ci")
+    for seed in SEEDS:
+        steps = table[(table["seed"] == seed) & (table["order"] == backward)]["step"].tolist()
+        assert steps[0] == 0
+        assert rows <= len(steps) - 1 <= rows + 1
+        gaps = [late - early for early, late in pairwise([*steps, STEPS])]
+        assert max(gaps) <= STEPS >> (rows.bit_length() - 1)
+
+
+def test_a_second_run_of_the_same_is_refused(tiny):
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(StoreInUseError, match="Wait until"):
+        patch.setattr(Writer, "add", lambda *_: quiet())
+        quiet()
+
+
+def test_damaged_results_are_refused_and_left_alone(tiny):
+    quiet()
+    [table] = folder().glob("*.parquet")
+    table.write_bytes(table.read_bytes()[:-1])
+    before = contents(folder())
+    for attempt in (quiet, lambda: quiet(every=1), lambda: stored("tiny", "ci")):
+        with pytest.raises(DamagedResultsError, match=str(table)):
+            attempt()
+    with pytest.raises(DamagedResultsError, match=str(table)):
+        audit("tiny", "ci")
+    assert contents(folder()) == before
+
+
+# Stale rows
+
+
+def use_other_code(patch):
+    """Take the code for what it was before an edit."""
+    old = provenance.code() | {"tasks": "0" * 16}
+    patch.setattr(provenance, "code", lambda: old)
+
+
+def shifted(evaluate):
+    def measure(task, model):
+        found = evaluate(task, model)
+        return found | {"test_loss": found["test_loss"] + 0.01}
+
+    return measure
+
+
+@pytest.mark.parametrize("cause", ["code", "data", "setting"])
+def test_stale_rows_are_neither_used_nor_touched(tiny, whole, cause):
+    with pytest.MonkeyPatch.context() as patch:
+        if cause == "code":
+            use_other_code(patch)
+        elif cause == "data":
+            patch.setattr(datasets, "load", with_less_data(datasets.load))
+            forget()
+        else:
+            preset = TINY.presets["ci"]
+            slower = dataclasses.replace(preset, setting=SETTING.changed(learning_rate=0.01))
+            patch.setitem(TINY.presets, "ci", slower)
+        quiet(every=16)
+    forget()
+    before = contents(folder())
+    assert stored("tiny", "ci").empty or cause == "data"  # looking does not load the data
+
+    same(quiet(every=1), whole)
+    after = contents(folder())
+    assert after.items() > before.items()
+    assert len(after) == 2 * len(before)
+
+
+def with_less_data(load):
+    def less(name, sample=False):
+        data = load(name, sample)
+        return dataclasses.replace(data, x_test=data.x_test[1:], y_test=data.y_test[1:])
+
+    return less
+
+
+def forget():
+    """Forget the data that is in memory."""
+    tasks._scaled.cache_clear()
+
+
+# Audits
+
+
+def test_an_audit_of_sound_rows_passes_and_changes_nothing(tiny):
+    quiet()
+    before = contents(folder())
+    [found] = audit("tiny", "ci", points=100)
+    assert found.passed
+    assert not found.renewed
+    assert contents(folder()) == before
+    points = found.points
+    assert len(points.drop_duplicates(results.KEYS)) == 2 * 5 * (len(COARSE) - 1)
+    assert set(points["quantity"]) == {
+        f"{part}_{kind}" for part in ("train", "test") for kind in ("loss", "accuracy")
+    }
+    assert (points["stored"] == points["recomputed"]).all()
+    losses = points[points["quantity"].str.endswith("loss")]
+    assert (losses["allowed"] > 0).all()
+    assert losses["allowed"].max() < 1e-3
+
+
+def test_an_audit_takes_as_many_points_as_are_asked_for(tiny):
+    quiet()
+    [found] = audit("tiny", "ci", points=2)
+    assert len(found.points.drop_duplicates(results.KEYS)) == 2
+
+
+def test_equal_stale_rows_are_renewed_and_used(tiny, whole):
+    with pytest.MonkeyPatch.context() as patch:
+        use_other_code(patch)
+        quiet()
+    tables = {name: data for name, data in contents(folder()).items() if "parquet" in name}
+    [found] = audit("tiny", "ci", points=5)
+    assert found.passed
+    assert found.renewed
+    assert {name: contents(folder())[name] for name in tables} == tables
+
+    [path] = folder().glob("*.json")
+    [renewal] = json.loads(path.read_text())["renewals"]
+    assert renewal["identity"]["code"] == provenance.code()
+    assert pd.DataFrame(renewal["audit"]["points"]).equals(found.points)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Task, "batch", lambda *_: pytest.fail("work was done"))
+        same(quiet(), part(whole, COARSE))
+    assert not audit("tiny", "ci")[0].renewed  # it is renewed already
+    same(quiet(every=1), whole)
+    assert len(list(folder().glob("*.json"))) == 1
+
+
+def test_unequal_stale_rows_are_not_renewed(tiny, whole):
+    with pytest.MonkeyPatch.context() as patch:
+        use_other_code(patch)
+        patch.setattr(Task, "evaluate", shifted(Task.evaluate))
+        quiet()
+    before = contents(folder())
+    [found] = audit("tiny", "ci")
+    assert not found.passed
+    assert not found.renewed
+    wrong = found.points[~found.points["equal"]]
+    assert set(wrong["quantity"]) == {"test_loss"}
+    assert np.allclose(wrong["stored"] - wrong["recomputed"], 0.01)
+    assert contents(folder()) == before
+    same(quiet(), part(whole, COARSE))
+    assert sorted(a.passed for a in audit("tiny", "ci")) == [False, True]
+
+
+def test_diverged_rows_can_be_audited_and_renewed(tiny):
+    with pytest.MonkeyPatch.context() as patch:
+        use_other_code(patch)
+        quiet(learning_rate=1e30)
+    [found] = audit("tiny", "ci", points=100, learning_rate=1e30)
+    assert found.points["stored"].isna().any()
+    assert found.renewed
+
+
+def test_an_audit_of_nothing_says_so(tiny):
+    message = r"Nothing is stored of tiny at preset ci .*revlib run tiny --preset ci"
+    with pytest.raises(ValueError, match=message):
+        audit("tiny", "ci")
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupt(patch, 0, "Ctrl-C")
+        quiet()
+    with pytest.raises(ValueError, match=message):
+        audit("tiny", "ci")
+
+
+def test_an_audit_leaves_out_orders_that_are_no_more(tiny, monkeypatch):
+    quiet()
+    monkeypatch.setitem(
+        experiments.EXPERIMENTS, "tiny", dataclasses.replace(TINY, orders=TINY.orders[:1])
+    )
+    [found] = audit("tiny", "ci", points=100)
+    assert set(found.points["order"]) == {"forward"}
+    other = (Order("other", TINY.orders[1].anchor),)
+    monkeypatch.setitem(experiments.EXPERIMENTS, "tiny", dataclasses.replace(TINY, orders=other))
+    with pytest.raises(ValueError, match="Nothing is stored"):
+        audit("tiny", "ci")
+
+
+# What a chapter shows
+
+
+def test_a_study_of_ci_is_computed_and_not_stored(tiny, whole):
+    shown = study("tiny")
+    same(shown.table, part(whole, COARSE))
+    assert (shown.preset, shown.setting, shown.experiment) == ("ci", SETTING, TINY)
+    assert shown.note.startswith("Preset ci: computed just now on the embedded sample")
+    assert shown.note.endswith(f"; 2 seeds, {len(COARSE)} of 33 steps recorded.")
+    assert not results.root().exists()
+    quiet()
+    with pytest.MonkeyPatch.context() as patch:
+        evaluated = count(patch, Task, "evaluate")
+        study("tiny")
+    assert evaluated  # what is stored is not shown as computed
+
+
+def test_a_study_takes_a_readers_changes(tiny):
+    shown = study("tiny", seeds=[1], every=16, learning_rate=0.5)
+    same(shown.table, compute("tiny", "ci", [1], 16, learning_rate=0.5))
+    assert shown.setting.learning_rate == 0.5
+
+
+def test_a_study_of_the_paper_shows_ci_where_nothing_is_stored(tiny, whole):
+    shown = study("tiny", "paper")
+    same(shown.table, part(whole, COARSE))
+    assert (shown.preset, shown.setting) == ("ci", SETTING)
+    assert shown.note.startswith("Preset ci: computed just now")
+    assert shown.note.endswith(
+        "stands in for the preset paper: no results of the paper's setting are stored yet."
+    )
+
+
+def test_a_study_of_the_paper_shows_what_is_stored(tiny, monkeypatch):
+    table = run("tiny", "paper", progress=False)
+    monkeypatch.setattr(Task, "batch", lambda *_: pytest.fail("work was done"))
+    shown = study("tiny", "paper")
+    same(shown.table, table)
+    assert (shown.preset, shown.setting) == ("paper", TINY.presets["paper"].setting)
+    assert shown.note.startswith("Preset paper: stored results, last added to on 20")
+    assert provenance.machine() in shown.note
+    assert shown.note.endswith("; 2 seeds, 5 of 33 steps recorded.")
+    shown = study("tiny", "paper", seeds=[1])
+    same(shown.table, part(table, seeds=[1]))
+    assert shown.note.endswith("; 1 seeds, 5 of 33 steps recorded.")
+
+
+def test_a_study_of_the_paper_needs_no_data_to_show_what_is_stored(tiny, monkeypatch):
+    table = run("tiny", "paper", progress=False)
+    monkeypatch.setattr(datasets, "load", lambda *_, **__: pytest.fail("data was loaded"))
+    same(study("tiny", "paper").table, table)
+
+
+@pytest.mark.parametrize("kind", ["Ctrl-C", "kill"])
+def test_a_study_of_the_paper_shows_ci_where_a_run_has_only_begun(tiny, monkeypatch, kind):
+    with pytest.MonkeyPatch.context() as patch, pytest.raises((KeyboardInterrupt, Killed)):
+        interrupt(patch, 0, "torn" if kind == "kill" else kind)
+        run("tiny", "paper", progress=False)
+    shown = study("tiny", "paper")
+    assert shown.preset == "ci"
+    assert "no results of the paper's setting are stored yet" in shown.note
+
+
+def test_a_study_of_the_paper_says_what_is_stale(tiny, whole):
+    with pytest.MonkeyPatch.context() as patch:
+        use_other_code(patch)
+        run("tiny", "paper", progress=False)
+    before = contents(folder("paper"))
+    shown = study("tiny", "paper")
+    same(shown.table, part(whole, COARSE))
+    assert shown.preset == "ci"
+    assert shown.note.endswith(
+        "the stored results of the paper's setting are stale (other code in tasks)."
+    )
+    assert contents(folder("paper")) == before
+
+
+def test_a_study_of_chosen_steps_of_the_paper_computes_what_is_missing(tiny, monkeypatch):
+    run("tiny", "paper", progress=False)
+    evaluated = count(monkeypatch, Task, "evaluate")
+    shown = study("tiny", "paper", seeds=[0], every=16)
+    assert not evaluated
+    assert shown.preset == "paper"
+    assert set(shown.table["step"]) == {0, 16, 32}
+    assert set(shown.table["seed"]) == {0}
+    assert shown.note.endswith("; 1 seeds, 3 of 33 steps recorded.")
+    shown = study("tiny", "paper", every=4)
+    assert len(evaluated) == 2 * 5 * 4
+    same(shown.table, stored("tiny", "paper"))
+    same(shown.table, compute("tiny", "paper", every=4))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("nonsense",), "no experiment 'nonsense'. Valid are: figure-7, tiny"),
+        (("tiny", "nonsense"), "no preset 'nonsense'. Valid are: ci, paper"),
+        (("tiny", "ci", None, 0), "must be a whole number, 1 or more; got 0"),
+        (("tiny", "ci", [3, -2]), "A seed must be a whole number, 0 or more; got -2"),
+        (("tiny", "ci", None, 2.5), "must be a whole number, 1 or more; got 2.5"),
+    ],
+)
+@pytest.mark.parametrize("function", [run, compute, study])
+def test_bad_values_are_refused(tiny, function, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        function(*arguments)
+    assert not results.root().exists()
+
+
+# Killed for real
+
+
+class Processes:
+    """Runs of the tiny experiment, each in a process group of its own, from one parent."""
+
+    def __init__(self, cwd):
+        tests = Path(__file__).parent
+        paths = [str(tests), str(Path(runs.__file__).parent.parent), os.environ.get("PYTHONPATH")]
+        self.store = Path(cwd, "results", "tiny", "ci")
+        self.errors = Path(cwd, "errors.txt")
+        with self.errors.open("wb") as errors:
+            self.parent = subprocess.Popen(
+                [sys.executable, tests / "tiny.py"],
+                cwd=cwd,
+                env=os.environ
+                | {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "OMP_NUM_THREADS": "1"},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+            )
+
+    def start(self, workers=1):
+        """Start a run; its process number is that of its group."""
+        words = f"run tiny --preset ci --every 1 --workers {workers}"
+        self.found = self.journal()
+        print(words, file=self.parent.stdin, flush=True)
+        return int(self.parent.stdout.readline())
+
+    def status(self):
+        """Wait for the run, and return its exit status."""
+        return int(self.parent.stdout.readline())
+
+    def journal(self):
+        try:
+            return sum(path.stat().st_size for path in self.store.glob("*.journal"))
+        except FileNotFoundError:
+            return 0  # it has just been put away
+
+    def wait_for_rows(self, size):
+        """Wait until the run has written that many bytes of rows."""
+        self._wait(lambda: self.journal() < max(self.found, 1))  # rows of before are put away
+        self._wait(lambda: self.journal() >= size)
+
+    def _wait(self, happened):
+        end = time.monotonic() + 100
+        while not happened():
+            assert time.monotonic() < end, self.errors.read_text()
+            time.sleep(0.0005)
+
+
+@pytest.fixture
+def processes(tmp_path):
+    started = Processes(tmp_path)
+    yield started
+    started.parent.stdin.close()
+    started.parent.wait()
+
+
+def members(group):
+    """The processes of a group that are alive."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, process_group = stat.read_text().rpartition(")")[2].split()[:3]
+        except OSError:
+            continue  # it has just ended
+        if int(process_group) == group and state != "Z":
+            found.append(int(stat.parent.name))
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are found in /proc")
+def test_killed_ten_times_and_finished_a_run_gives_the_same_table(tiny, whole, processes):
+    chance = random.Random(7)
+    kept, alone = 0, 4
+    for attempt in range(10):
+        group = processes.start(workers=2 if attempt == alone else 1)
+        if attempt % 3 < 2:  # while it writes
+            processes.wait_for_rows(chance.randint(1, 2000))
+            time.sleep(chance.random() * 0.02)
+        else:
+            time.sleep(chance.random() * 0.1)
+        if attempt == alone:  # the parent, not its two workers
+            orphans = group
+            os.kill(group, signal.SIGKILL)
+        else:
+            os.killpg(group, signal.SIGKILL)
+        assert processes.status() == -signal.SIGKILL, "it was done before it could be killed"
+        rows = len(stored("tiny", "ci"))
+        assert rows >= kept
+        print(attempt, rows - kept, rows, time.monotonic()); kept = rows
+    assert 0 < kept < len(whole)
+    processes.start()
+    assert processes.status() == 0, processes.errors.read_text()
+    same(stored("tiny", "ci"), whole)
+    assert not members(orphans)
+
+    killed = folder().rename(folder().with_name("killed"))
+    quiet(every=1)
+    [table], [uninterrupted] = (path.glob("*.parquet") for path in (killed, folder()))
+    assert table.read_bytes() == uninterrupted.read_bytes()
+    assert len(list(killed.glob("*.json"))) == 1
+    assert "Traceback" not in processes.errors.read_text()
