@@ -59,6 +59,10 @@ format: $(ENV) ## format the code, that of the notebooks' .md included
 sync: $(ENV) ## rewrite and run the .ipynb whose .md or library changed (the .md is the source)
 	$(RUN) book/pair.py sync --jobs $(JOBS)
 
+.PHONY: bench
+bench: $(ENV) ## time backward runs against the plain loop (on a machine that does nothing else)
+	env -u OMP_NUM_THREADS -u MKL_NUM_THREADS -u OPENBLAS_NUM_THREADS $(VENV)/bin/revlib bench
+
 .PHONY: picture
 picture: $(ENV) ## redraw the README's picture from the stored results
 	$(RUN) -c "from revlib import figures, runs; figures.theme(); \

@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import functools
 import json
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import joblib
+import pandas as pd
 import torch
 import torchvision
 from torch import nn
@@ -105,8 +107,9 @@ WORKLOADS = (
 )
 
 
-def plain(task: Task, recorded: list[int]) -> None:
-    """Compute backward iterates by the plain replay loop."""
+def plain(task: Task, recorded: list[int], threads: int) -> None:
+    """Compute backward iterates by the plain replay loop, with that many threads."""
+    torch.set_num_threads(threads)
     model = copy.deepcopy(task.model)
     start = copy.deepcopy(model.state_dict())
     for n in recorded:
@@ -133,7 +136,8 @@ def ratios(workload: Workload, workers: int, say: Callable[[str], None]) -> dict
     task = workload()
     some, all_ = (workload.recorded(n) for n in (workload.plain_leaves, workload.leaves))
     contenders: dict[str, tuple[list[int], Callable[[], None]]] = {
-        "plain": (some, lambda: plain(task, some))
+        "plain": (some, lambda: plain(task, some, workers)),
+        "plain, one thread": (some, lambda: plain(task, some, 1)),
     }
     for strategy in ("dense", "eager"):
         if sweep.STRATEGIES[strategy][0](task):
@@ -229,6 +233,19 @@ def _duration(action: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
+def evaluation() -> dict[str, float]:
+    """Return what it costs to evaluate the paper's MLP on 1000 examples, on one core."""
+    torch.set_num_threads(1)
+    task = WORKLOADS[0]()
+    inputs, targets = task.evaluation["test"]
+    task.evaluation = {"test": (inputs[:1].repeat(1000, 1), targets[:1].repeat(1000))}
+    trainer = kernels.DenseTrainer(task)
+    return {
+        "milliseconds": _seconds(lambda: task.evaluate(trainer.model()), 1) * 1e3,
+        "step milliseconds": _seconds(lambda: trainer.apply(1), 1) * 1e3,
+    }
+
+
 def growth(workers: int, say: Callable[[str], None]) -> Iterator[dict[str, Any]]:
     """Yield the duration of whole runs of N steps, every step recorded, for a few orders."""
     for order in (orders.backward(), orders.windowed(100), orders.windowed(10), orders.forward()):
@@ -241,6 +258,37 @@ def growth(workers: int, say: Callable[[str], None]) -> Iterator[dict[str, Any]]
             say(f"{order.name}, {steps} steps")
 
 
+def table(result: dict[str, Any]) -> pd.DataFrame:
+    """Return a result as a table: the ratios of each contender to the plain loop, turn by turn.
+
+    Returns
+    -------
+    pandas.DataFrame
+        For each ``workload`` and ``contender`` the ``milliseconds`` a training step takes (the
+        median), the ``ratio`` of the plain loop's time to it (median, ``lowest`` and ``highest``
+        of all turns), the ``target``, and of the bound which ``part of the bound`` is attained.
+    """
+    rows = []
+    for figures in result["workloads"]:
+        times = figures["milliseconds"]
+        for name, own in times.items():
+            each = [a / b for a, b in zip(times["plain"], own, strict=True)]
+            limit = figures.get("bound", {}).get("milliseconds", math.nan)
+            rows.append(
+                {
+                    "workload": figures["workload"],
+                    "contender": name,
+                    "milliseconds": statistics.median(own),
+                    "ratio": statistics.median(each),
+                    "lowest": min(each),
+                    "highest": max(each),
+                    "target": figures["target"],
+                    "part of the bound": limit / statistics.median(own),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
 def path() -> Path:
     """Return where the benchmark's result is stored."""
     return results.root() / "performance.json"
@@ -249,12 +297,12 @@ def path() -> Path:
 def run(say: Callable[[str], None] = print) -> dict[str, Any]:
     """Run the whole benchmark, store its result, and return it."""
     workers = joblib.cpu_count()
-    torch.set_num_threads(workers)
     result = {
         "environment": provenance.environment(),
         "workers": workers,
         "turns": TURNS,
         "workloads": [ratios(workload, workers, say) for workload in WORKLOADS],
+        "evaluation": evaluation(),
         "growth": list(growth(workers, say)),
     }
     path().parent.mkdir(parents=True, exist_ok=True)

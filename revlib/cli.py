@@ -1,4 +1,4 @@
-"""The command line: ``revlib list``, ``run``, ``audit`` and ``data``."""
+"""The command line: ``revlib list``, ``run``, ``audit``, ``bench`` and ``data``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from revlib import datasets, experiments, results, runs
+from revlib import benchmark, datasets, experiments, results, runs
 
 
 class _Parser(argparse.ArgumentParser):
@@ -56,6 +56,9 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(do=_audit)
     _experiment(command)
     command.add_argument("--points", type=_positive, default=3, metavar="N", help="how many (3)")
+
+    command = commands.add_parser("bench", help="time a backward run here, and store the result")
+    command.set_defaults(do=_bench)
 
     command = commands.add_parser("data", help="fetch a data set and say where it is kept")
     command.set_defaults(do=_data)
@@ -108,6 +111,12 @@ def _audit(options: argparse.Namespace) -> int:
         print("Equal." if audit.passed else "Not equal.", end=" ")
         print("The stale rows are renewed." if audit.renewed else "")
     return 0 if all(audit.passed for audit in audits) else 1
+
+
+def _bench(options: argparse.Namespace) -> int:
+    result = benchmark.run(lambda line: print(line, file=sys.stderr))
+    print(benchmark.table(result).to_string(index=False, float_format="{:.3g}".format))
+    return 0
 
 
 def _data(options: argparse.Namespace) -> int:

@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-__all__ = ["comparison", "curves", "laws", "paths", "theme"]
+__all__ = ["comparison", "curves", "growth", "laws", "paths", "ratios", "theme"]
 
 _WIDTH = 6.0
 """Width of a figure, in inches: with the theme's font it can be read on a page and on a phone."""
@@ -257,6 +257,78 @@ def comparison(
     ax.set_xlabel(xlabel)
     ax.set_ylabel(ylabel)
     _legend(figure, handles)  # a line and its markers make one entry
+    return figure
+
+
+def ratios(table: pd.DataFrame) -> Figure:
+    """Draw how many times faster than the plain loop each contender of a benchmark is.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        As `revlib.benchmark.table` returns it.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    shown = table[table["contender"] != "plain"].reset_index(drop=True)
+    names = list(shown["contender"].unique())
+    workloads = list(shown["workload"].unique())
+    figure, ax = plt.subplots(figsize=(_WIDTH, 0.9 + 0.75 * len(workloads)))
+    palette = sns.color_palette("colorblind", len(names))
+    for name, colour, marker in zip(names, palette, "osD^v", strict=False):
+        own = shown[shown["contender"] == name]
+        shift = 0.22 * (names.index(name) - (len(names) - 1) / 2)
+        ax.errorbar(
+            own["ratio"],
+            [workloads.index(workload) + shift for workload in own["workload"]],
+            xerr=[own["ratio"] - own["lowest"], own["highest"] - own["ratio"]],
+            fmt=marker,
+            markersize=6,
+            capsize=3,
+            color=colour,
+            label=name,
+        )
+    targets = shown.drop_duplicates("workload").dropna(subset="target")
+    rows = [workloads.index(workload) for workload in targets["workload"]]
+    ax.scatter(targets["target"], rows, marker="|", s=700, color="0.4", label="target", zorder=1)
+    ax.axvline(1, color="0.6", linewidth=1.0, linestyle=":")
+    ax.set_xscale("log")
+    ticks = [0.5, 1, 2, 5, 10, 20]
+    ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    ax.minorticks_off()
+    ax.set_yticks(range(len(workloads)), workloads)
+    ax.invert_yaxis()
+    ax.set_xlabel("times as fast as the plain loop")
+    _legend(figure, _handles([ax]))
+    return figure
+
+
+def growth(table: pd.DataFrame) -> Figure:
+    """Draw how long whole runs took, against their length.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Columns ``order``, ``steps`` and ``seconds``.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    figure, ax = plt.subplots(figsize=(_WIDTH, 3.2))
+    for order, style in _styles(table["order"].unique()).items():
+        own = table[table["order"] == order]
+        ax.plot(own["steps"], own["seconds"], label=order, **(style | {"markersize": 6}))
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    ticks = sorted(table["steps"].unique())
+    ax.set_xticks(ticks, [str(tick) for tick in ticks])
+    ax.minorticks_off()
+    ax.set_xlabel("steps $N$, all of them recorded")
+    ax.set_ylabel("seconds")
+    _legend(figure, _handles([ax]))
     return figure
 
 

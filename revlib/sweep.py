@@ -162,7 +162,7 @@ def compute(
     try:
         yield from _compute([_Run(job) for job in jobs], workers, progress, cluster)
     finally:
-        vars(_local).clear()  # this process's working copy; those of workers go with them
+        _working_copy.cache_clear()  # in this process; those of workers go with them
 
 
 def _compute(
@@ -383,22 +383,21 @@ def _advance(piece: _Piece, index: int = 0) -> tuple[int, _Done]:
         return index, _Done(rows, done, maps, {n: s for n, s in states.items() if n not in given})
 
 
-_local = threading.local()  # a Dask worker may run several threads; each has a copy of its own
-
-
 def _trainer(job: Job) -> tuple[Trainer, TrainingState]:
     """Return this worker's working copy of a job's task, and the start state."""
-    key = (job.source, job.strategy, job.nudge)
-    if getattr(_local, "key", None) != key:
-        _local.key = None
-        task = job.source()
-        task.check()
-        trainer = _strategy(task, job.strategy)(task)
-        start = trainer.state()
-        if job.nudge:
-            start = _nudged(start)
-        _local.trainer, _local.start, _local.key = trainer, start, key
-    return _local.trainer, _local.start
+    # A Dask worker may run several threads; each has copies of its own.
+    return _working_copy(job.source, job.strategy, job.nudge, threading.get_ident())
+
+
+@functools.lru_cache(maxsize=8)  # pieces of several seeds come by turns
+def _working_copy(
+    source: Callable[[], Task], strategy: str | None, nudge: bool, thread: int
+) -> tuple[Trainer, TrainingState]:
+    task = source()
+    task.check()
+    trainer = _strategy(task, strategy)(task)
+    start = trainer.state()
+    return trainer, _nudged(start) if nudge else start
 
 
 def _strategy(task: Task, name: str | None) -> type:
