@@ -31,6 +31,8 @@ from revlib.tasks import Task
 
 TURNS = 7
 
+GROWTH_STEPS = (100, 200, 400, 800)
+
 LEARNING_RATE = 1e-3  # small: nothing may overflow, since inf and nan are slow on some processors
 
 
@@ -249,7 +251,7 @@ def evaluation() -> dict[str, float]:
 def growth(workers: int, say: Callable[[str], None]) -> Iterator[dict[str, Any]]:
     """Yield the duration of whole runs of N steps, every step recorded, for a few orders."""
     for order in (orders.backward(), orders.windowed(100), orders.windowed(10), orders.forward()):
-        for steps in (100, 200, 400, 800):
+        for steps in GROWTH_STEPS:
             workload = Workload("growth", "mlp", (1, 300, 300, 300, 1), 0, 1, steps, 1, 1)
             job = sweep.Job(workload, 0, order, list(range(steps + 1)))
             seconds = _duration(lambda job=job: list(sweep.compute([job], workers)))

@@ -1,0 +1,110 @@
+"""The benchmark: its contenders compute the same, and its table is arithmetic on what it stored."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from revlib import benchmark, cli, figures
+from revlib.benchmark import Workload
+from revlib.tasks import Task
+
+SMALL = (
+    Workload("dense", "mlp", (6, 5, 3), 3, 4, 12, 4, 2, 3.0),
+    Workload("regression", "mlp", (1, 5, 1), 0, 1, 12, 4, 4),
+)
+
+
+@pytest.fixture
+def small(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(benchmark, "WORKLOADS", SMALL)
+    monkeypatch.setattr(benchmark, "TURNS", 2)
+    monkeypatch.setattr(benchmark.joblib, "cpu_count", lambda: 1)
+    monkeypatch.setattr(benchmark, "GROWTH_STEPS", (10, 20))
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("workload", SMALL, ids=lambda w: w.name)
+@pytest.mark.parametrize("strategy", ["dense", "eager"])
+def test_the_plain_loop_and_the_engine_compute_the_same(workload, strategy, monkeypatch, small):
+    seen = []
+    evaluate = Task.evaluate
+
+    def watched(task, model):
+        measured = evaluate(task, model)
+        seen.append(measured["test_loss"])
+        return measured
+
+    monkeypatch.setattr(Task, "evaluate", watched)
+    monkeypatch.setattr(benchmark, "LEARNING_RATE", 0.01)
+    recorded = workload.recorded(4)
+    benchmark.plain(workload(), recorded, 1)
+    plain = sorted(seen)
+    seen.clear()
+    benchmark.engine(workload, recorded, 1, strategy)
+    assert len(set(plain)) == 4
+    np.testing.assert_allclose(sorted(seen), plain, rtol=1e-5)
+
+
+@pytest.mark.parametrize("workload", benchmark.WORKLOADS[:3], ids=lambda w: w.name)
+def test_the_workloads_are_what_their_names_say(workload):
+    task = workload()
+    assert len(task.batches) == workload.steps
+    assert len(task.batch(1)[0]) == workload.batch_size
+    output = task.model(task.batch(1)[0])
+    assert output.shape == (workload.batch_size, workload.classes or 1)
+    assert f"batch {workload.batch_size}" in workload.name
+
+
+def test_bench_stores_its_result_and_prints_the_table(small, capsys):
+    assert cli.main(["bench"]) == 0
+    out, err = capsys.readouterr()
+    assert "dense: turn 2 of 2" in err
+    result = json.loads(benchmark.path().read_text())
+    table = benchmark.table(result)
+    assert set(table["contender"]) == {"plain", "plain, one thread", "dense", "eager"}
+    assert table["workload"].tolist() == ["dense"] * 4 + ["regression"] * 4
+    assert str(table["contender"].iloc[1]) in out
+    for figures_ in result["workloads"]:
+        assert all(len(times) == 2 for times in figures_["milliseconds"].values())
+    grown = [entry for entry in result["growth"] if entry["order"] == "backward"]
+    assert [(entry["steps"], entry["maps"]) for entry in grown] == [(10, 55), (20, 210)]
+    assert result["environment"]["machine"]
+
+
+def test_ratios_are_taken_turn_by_turn():
+    result = {
+        "workloads": [
+            {
+                "workload": "one",
+                "target": 2.0,
+                "milliseconds": {"plain": [1.0, 6.0, 3.0], "dense": [1.0, 2.0, 0.5]},
+                "bound": {"milliseconds": 0.25},
+            }
+        ]
+    }
+    dense = benchmark.table(result).set_index("contender").loc["dense"]
+    assert (dense["lowest"], dense["ratio"], dense["highest"]) == (1.0, 3.0, 6.0)
+    assert dense["milliseconds"] == 1.0
+    assert dense["part of the bound"] == 0.25
+
+
+def test_the_figures_show_what_is_in_the_table(small):
+    result = benchmark.run(lambda line: None)
+    table = benchmark.table(result)
+    drawn = {
+        float(x)
+        for container in figures.ratios(table).axes[0].containers
+        for x in container.lines[0].get_xdata()
+    }
+    assert drawn == set(table.loc[table["contender"] != "plain", "ratio"])
+    grown = benchmark.pd.DataFrame(result["growth"])
+    lines = figures.growth(grown).axes[0].lines
+    assert {line.get_label() for line in lines} == set(grown["order"])
+    for line in lines:
+        own = grown[grown["order"] == line.get_label()]
+        assert line.get_ydata().tolist() == own["seconds"].tolist()
