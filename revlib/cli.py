@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from concurrent.futures import BrokenExecutor
 from typing import NoReturn
 
 from revlib import benchmark, datasets, experiments, results, runs
@@ -23,6 +24,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nStopped. What was computed is kept; the same command goes on from there.")
         return 130
+    except BrokenExecutor:
+        print(
+            "revlib: A worker was killed, perhaps for lack of memory. What was computed is kept; "
+            "the same command goes on from there, with fewer --workers perhaps.",
+            file=sys.stderr,
+        )
+        return 2
     except (ValueError, OSError, results.StoreInUseError) as error:
         print(f"revlib: {error}", file=sys.stderr)
         return 2
@@ -88,10 +96,20 @@ def _list(options: argparse.Namespace) -> int:
                 f"  {name:<6} {len(preset.seeds)} seeds of {preset.steps} steps, "
                 f"{len(asked)} recorded, {maps:,} optimizer steps in all; {stored:,} rows stored"
             )
+            _say_stale(experiment.name, name)
     return 0
 
 
+def _say_stale(experiment: str, preset: str) -> None:
+    for words in runs.stale(experiment, preset):
+        print(
+            f"  Stale and not used: {words}. "
+            f"`revlib audit {experiment} --preset {preset}` renews them if they still hold."
+        )
+
+
 def _run(options: argparse.Namespace) -> int:
+    _say_stale(options.experiment, options.preset)
     table = runs.run(
         options.experiment,
         options.preset,

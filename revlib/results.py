@@ -88,10 +88,10 @@ class Identity:
         return provenance.digest(json.dumps(vars(self), sort_keys=True))
 
     def differences(self, other: Identity) -> str:
-        """Return in words in what `other` differs."""
+        """Return in words in what these rows differ from those of `other`."""
         fields = sorted(self.setting.keys() | other.setting.keys())
         words = [
-            f"{name} {other.setting.get(name)} instead of {self.setting.get(name)}"
+            f"{name} {self.setting.get(name)} instead of {other.setting.get(name)}"
             for name in fields
             if self.setting.get(name) != other.setting.get(name)
         ]
@@ -155,6 +155,26 @@ class ResultFile:
         """Return whether the rows hold under an identity, from the start or by renewal."""
         identities = [self.identity, *(Identity(**r["identity"]) for r in self.renewals)]
         return any(identity.matches(known) for known in identities)
+
+    def check(self, order: Order) -> None:
+        """Make sure that an order's name stands for the same anchors as in these rows.
+
+        Raises
+        ------
+        ValueError
+            If it does not.
+        """
+        known = self.orders.get(order.name)
+        if known and order.digest(known["steps"]) != known["anchors"]:
+            raise ValueError(
+                f"The results in {self.stem.parent} have an order '{order.name}' with other "
+                "anchors. Give the new order a name of its own."
+            )
+
+    def enter(self, order: Order, steps: int) -> None:
+        """Write down an order, whose anchors are then known up to `steps` at least."""
+        longest = max(steps, self.orders.get(order.name, {"steps": 0})["steps"])
+        self.orders[order.name] = {"steps": longest, "anchors": order.digest(longest)}
 
     def table(self) -> pd.DataFrame:
         """Return all rows, those still in the journal included, sorted by their keys.
@@ -241,18 +261,28 @@ class Store:
                 raise DamagedResultsError(f"{rows} has lost its .json beside it. {_MEND}")
         return [ResultFile.read(path) for path in sorted(self.folder.glob("*.json"))]
 
-    def current(self, identity: Identity) -> ResultFile | None:
-        """Return the result file that holds under `identity`, the largest if there are several."""
+    def current(self, identity: Identity, orders: Iterable[Order] = ()) -> ResultFile | None:
+        """Return the result file that holds under `identity`, the largest if there are several.
+
+        Raises
+        ------
+        ValueError
+            If the name of one of `orders` stands for other anchors in it.
+        """
         valid = [file for file in self.files() if file.stands_for(identity)]
-        return max(valid, key=lambda file: file.rows, default=None)
+        file = max(valid, key=lambda file: file.rows, default=None)
+        for order in orders:
+            if file is not None:
+                file.check(order)
+        return file
 
     def stale(self, identity: Identity) -> list[ResultFile]:
         """Return the result files that do not hold under `identity`."""
         return [file for file in self.files() if not file.stands_for(identity)]
 
-    def table(self, identity: Identity) -> pd.DataFrame:
+    def table(self, identity: Identity, orders: Iterable[Order] = ()) -> pd.DataFrame:
         """Return the rows that hold under `identity`; none if there are none."""
-        file = self.current(identity)
+        file = self.current(identity, orders)
         return pd.DataFrame(columns=KEYS) if file is None else file.table()
 
     @contextlib.contextmanager
@@ -280,11 +310,11 @@ class Store:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with self._lock():
-            file = self.current(identity) or ResultFile(
+            file = self.current(identity, orders) or ResultFile(
                 self.folder / identity.fingerprint(), identity
             )
             for order in orders:
-                _enter_order(file, order, steps)
+                file.enter(order, steps)
             file.compact()  # rows of a run that was killed
             file.runs.append({**provenance.environment(), "workers": workers})
             file.write()
@@ -372,14 +402,3 @@ def _replace(path: Path, write: Any) -> None:
     beside = path.with_name(path.name + ".new")
     write(beside)
     os.replace(beside, path)
-
-
-def _enter_order(file: ResultFile, order: Order, steps: int) -> None:
-    known = file.orders.get(order.name, {"steps": 0, "anchors": order.digest(0)})
-    if order.digest(known["steps"]) != known["anchors"]:
-        raise ValueError(
-            f"The results in {file.stem.parent} have an order '{order.name}' with other anchors. "
-            "Give the new order a name of its own."
-        )
-    longest = max(steps, known["steps"])
-    file.orders[order.name] = {"steps": longest, "anchors": order.digest(longest)}

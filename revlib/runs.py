@@ -69,7 +69,7 @@ def run(
         jobs = plan.jobs(writer.file.table())
         for rows in sweep.compute(jobs, workers, progress, cluster):
             writer.add(rows)
-    return plan.store.table(identity)
+    return plan.store.table(identity, plan.orders)
 
 
 def compute(
@@ -89,10 +89,16 @@ def compute(
     return pd.DataFrame(rows).sort_values(results.KEYS, ignore_index=True)
 
 
+def stale(name: str, preset: str = "paper") -> list[str]:
+    """Return for each stored result that does not hold today how many rows and why, in words."""
+    plan = _Run.of(name, preset, None, None, {})
+    return plan.stale(plan.identity())
+
+
 def stored(name: str, preset: str = "paper") -> pd.DataFrame:
     """Return the rows that are stored of an experiment and hold today; none if there are none."""
     plan = _Run.of(name, preset, None, None, {})
-    return plan.store.table(plan.identity())
+    return plan.store.table(plan.identity(), plan.orders)
 
 
 @dataclass(frozen=True)
@@ -147,19 +153,17 @@ def study(
         note = "the paper's setting on the full data, computed for this page or found in the store"
     else:
         identity = plan.identity()
-        table = plan.store.table(identity)
+        table = plan.store.table(identity, plan.orders)
         if seeds is not None:
             table = table[table["seed"].isin(plan.seeds)].reset_index(drop=True)
         if table.empty:
             shown = study(name, "ci", seeds, every, **changes)
-            stale = plan.store.stale(identity)
             reason = "no results of the paper's setting are stored yet"
-            if stale:
-                why = "; ".join(file.identity.differences(identity) for file in stale)
-                reason = f"the stored results of the paper's setting are stale ({why})"
+            if old := plan.stale(identity):
+                reason = f"the stored results of the paper's setting are stale ({'; '.join(old)})"
             note = f"{shown.note} This stands in for the preset paper: {reason}."
             return dataclasses.replace(shown, note=note)
-        last = plan.store.current(identity).runs[-1]
+        last = plan.store.current(identity, plan.orders).runs[-1]
         note = f"stored results, last added to on {last['date'][:10]}, {last['machine']}"
     count = f"{table['seed'].nunique()} seeds, {table['step'].nunique()} of {plan.steps + 1} steps"
     note = f"Preset {preset}: {note}; {count} recorded."
@@ -306,6 +310,13 @@ class _Run:
             provenance.code(),
             datasets.load(self.setting.data, self.setting.sample).digest if data else None,
         )
+
+    def stale(self, identity: Identity) -> list[str]:
+        """Return for each result file that does not hold under `identity` why, in words."""
+        return [
+            f"{len(file.table()):,} rows with {file.identity.differences(identity)}"
+            for file in self.store.stale(identity)
+        ]
 
     def auditable(self, file: ResultFile) -> pd.DataFrame:
         """Return the rows of a file that tell something when they are computed again."""

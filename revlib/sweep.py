@@ -20,6 +20,7 @@ import contextlib
 import functools
 import multiprocessing
 import os
+import signal
 import tempfile
 import threading
 import time
@@ -487,7 +488,7 @@ def _workers(workers: int, cluster: str | None) -> Iterator[joblib.Parallel]:
 
 @functools.cache
 def _end_with_parent() -> None:
-    """Let a worker end when the process that started it is killed: it would wait for ever."""
+    """Let a worker end with the process that started it, however that ends, and only then."""
     parent = os.getppid()
 
     def watch() -> None:
@@ -496,6 +497,7 @@ def _end_with_parent() -> None:
         os._exit(1)
 
     if multiprocessing.parent_process():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that hands out
         threading.Thread(target=watch, daemon=True).start()
 
 

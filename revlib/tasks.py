@@ -256,6 +256,10 @@ class Setting:
     scaling: str
     train_examples: int
 
+    def __post_init__(self) -> None:
+        """Let the widths be given as a list, as papermill passes them."""
+        object.__setattr__(self, "hidden", tuple(self.hidden))
+
     def changed(self, **changes: Any) -> Setting:
         """Return the setting with some fields changed; those given as None stay as they are.
 

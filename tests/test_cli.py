@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import BrokenExecutor
 from pathlib import Path
 
 import pytest
@@ -246,3 +247,25 @@ def test_ctrl_c_stops_a_real_run_with_two_workers(tmp_path, monkeypatch):
     assert len(table) >= 20
     assert not list(tmp_path.rglob("*.journal"))
     assert runs._Run.of("figure-7", "ci", None, 10, {}).jobs(table)
+
+
+def test_stale_rows_are_named_with_the_way_to_renew_them(tiny, capsys, monkeypatch):
+    call(capsys, "run tiny --preset ci")
+    old = runs.provenance.code()
+    monkeypatch.setattr(runs.provenance, "code", lambda: old | {"tasks": "other"})
+    rows = len(tiny.presets["ci"].recorded()) * len(tiny.orders) * 2
+    for words in ("list", "run tiny --preset ci"):
+        status, out, _ = call(capsys, words)
+        assert status == 0
+        assert f"Stale and not used: {rows} rows with other code in tasks." in out
+        assert "`revlib audit tiny --preset ci`" in out
+
+
+def test_a_killed_worker_gets_a_sentence(tiny, capsys, monkeypatch):
+    def killed(*_, **__):
+        raise BrokenExecutor("no traceback of this is shown")
+
+    monkeypatch.setattr(runs.sweep, "compute", killed)
+    status, _, err = call(capsys, "run tiny --preset ci")
+    assert status == 2
+    assert_one_sentence(err, "A worker was killed", "What was computed is kept")

@@ -29,7 +29,7 @@ from revlib import (
     tasks,
     trajectory,
 )
-from revlib.orders import Order
+from revlib.orders import Order, windowed
 from revlib.results import DamagedResultsError, StoreInUseError, Writer
 from revlib.runs import audit, compute, run, stored, study
 from revlib.tasks import Task, build
@@ -539,7 +539,7 @@ def test_a_study_of_the_paper_says_what_is_stale(tiny, whole):
     same(shown.table, part(whole, COARSE))
     assert shown.preset == "ci"
     assert shown.note.endswith(
-        "the stored results of the paper's setting are stale (other code in tasks)."
+        "the stored results of the paper's setting are stale (50 rows with other code in tasks)."
     )
     assert contents(folder("paper")) == before
 
@@ -681,3 +681,24 @@ def test_killed_ten_times_and_finished_a_run_gives_the_same_table(tiny, whole, p
     assert table.read_bytes() == uninterrupted.read_bytes()
     assert len(list(killed.glob("*.json"))) == 1
     assert "Traceback" not in processes.errors.read_text()
+
+
+def test_an_order_that_now_has_other_anchors_is_refused_also_where_rows_are_only_read(
+    tiny, monkeypatch
+):
+    quiet()
+    imposter = Order("backward", windowed(3).anchor)
+    orders = tuple(imposter if o.name == "backward" else o for o in tiny.orders)
+    monkeypatch.setitem(experiments.EXPERIMENTS, "tiny", dataclasses.replace(tiny, orders=orders))
+    for read in (stored, quiet):
+        with pytest.raises(ValueError, match="an order 'backward' with other anchors"):
+            read(*(("tiny", "ci") if read is stored else ()))
+
+
+def test_stale_rows_say_what_they_were_computed_with(tiny, monkeypatch):
+    quiet()
+    old = provenance.code()
+    monkeypatch.setattr(provenance, "code", lambda: old | {"maps": "other"})
+    rows = len(COARSE) * len(SEEDS) * len(TINY.orders)
+    assert runs.stale("tiny", "ci") == [f"{rows} rows with other code in maps"]
+    assert stored("tiny", "ci").empty
