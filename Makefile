@@ -66,7 +66,8 @@ bench: $(ENV) ## time backward runs against the plain loop (on a machine that do
 .PHONY: picture
 picture: $(ENV) ## redraw the README's picture from the stored results
 	$(RUN) -c "from revlib import figures, runs; figures.theme(); \
-	    figures.curves(runs.stored('figure-7'), ['test_loss']).savefig('book/_static/figure-7.png')"
+	    burst = runs.stored('figure-7').query('1900 <= step < 1908'); \
+	    figures.curves(burst, ['test_loss']).savefig('book/_static/figure-7.png')"
 
 .PHONY: env
 env: $(ENV) ## make the virtual environment, or bring it up to date
