@@ -292,7 +292,7 @@ def ratios(table: pd.DataFrame) -> Figure:
         )
     targets = shown.drop_duplicates("workload").dropna(subset="target")
     rows = [workloads.index(workload) for workload in targets["workload"]]
-    ax.scatter(targets["target"], rows, marker="|", s=700, color="0.4", label="target", zorder=1)
+    ax.scatter(targets["target"], rows, marker="|", s=700, color="0.4", zorder=1)
     ax.axvline(1, color="0.6", linewidth=1.0, linestyle=":")
     ax.set_xscale("log")
     ticks = [0.5, 1, 2, 5, 10, 20]
