@@ -9,9 +9,9 @@ What is computed is what :func:`revlib.iterates.iterates` defines. How:
   (:mod:`revlib.kernels`) does it for dense ReLU networks under plain SGD, with a step written by
   hand; ``"eager"`` (:class:`revlib.maps.Trainer`) takes any module and optimizer, one chain at a
   time. The first that applies is chosen.
-- **Workers.** Pieces of the plan go to processes with one thread each: for the sizes of network
-  that are affordable backward, two processes are faster than one with two threads, and the
-  numbers do not depend on how many there are. With Dask the processes may be on many machines.
+- **Workers.** Pieces of the plan go to processes with one thread each. So the numbers do not depend
+  on how many there are; and small networks, which cannot keep several threads busy, gain by it
+  (the chapter on performance says how much). With Dask the processes may be on many machines.
 """
 
 from __future__ import annotations
