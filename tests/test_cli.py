@@ -223,7 +223,7 @@ def test_ctrl_c_stops_a_real_run_with_two_workers(tmp_path, monkeypatch):
     """As a terminal sends it: to the process and its workers at once."""
     monkeypatch.chdir(tmp_path)
     paths = [str(Path(revlib.__file__).parent.parent), os.environ.get("PYTHONPATH")]
-    words = "run figure-7 --preset ci --every 10 --workers 2"
+    words = "run figure-7 --preset ci --every 1 --workers 2"
     process = subprocess.Popen(
         [sys.executable, "-m", "revlib", *words.split()],
         env=os.environ
@@ -246,7 +246,7 @@ def test_ctrl_c_stops_a_real_run_with_two_workers(tmp_path, monkeypatch):
     table = runs.stored("figure-7", "ci")
     assert len(table) >= 20
     assert not list(tmp_path.rglob("*.journal"))
-    assert runs._Run.of("figure-7", "ci", None, 10, {}).jobs(table)
+    assert runs._Run.of("figure-7", "ci", None, 1, {}).jobs(table)
 
 
 def test_stale_rows_are_named_with_the_way_to_renew_them(tiny, capsys, monkeypatch):
