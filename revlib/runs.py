@@ -150,7 +150,7 @@ def study(
         table = run(name, preset, seeds, every, progress=False, **changes)
         table = table[table["seed"].isin(plan.seeds) & table["step"].isin(plan.recorded)]
         table = table.reset_index(drop=True)
-        note = "the paper's setting on the full data, computed for this page or found in the store"
+        note = "on the full data, computed for this page or found in the store"
     else:
         identity = plan.identity()
         table = plan.store.table(identity, plan.orders)
@@ -166,7 +166,8 @@ def study(
         last = plan.store.current(identity, plan.orders).runs[-1]
         note = f"stored results, last added to on {last['date'][:10]}, {last['machine']}"
     count = f"{table['seed'].nunique()} seeds, {table['step'].nunique()} of {plan.steps + 1} steps"
-    note = f"Preset {preset}: {note}; {count} recorded."
+    size = " with ".join([preset, *filter(None, [", ".join(plan.differs)])])
+    note = f"Preset {size}: {note}; {count} recorded."
     return Study(plan.experiment, preset, plan.setting, table, note)
 
 
@@ -275,6 +276,7 @@ class _Run:
     seeds: list[int]
     recorded: list[int]
     steps: int
+    differs: list[str]
     store: Store
 
     @classmethod
@@ -296,6 +298,7 @@ class _Run:
             seeds,
             size.recorded(every),
             size.steps,
+            differs,
             Store(results.root() / name / ",".join([preset, *differs])),
         )
 

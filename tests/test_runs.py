@@ -702,3 +702,9 @@ def test_stale_rows_say_what_they_were_computed_with(tiny, monkeypatch):
     rows = len(COARSE) * len(SEEDS) * len(TINY.orders)
     assert runs.stale("tiny", "ci") == [f"{rows} rows with other code in maps"]
     assert stored("tiny", "ci").empty
+
+
+def test_a_study_says_what_the_reader_has_changed(tiny):
+    assert study("tiny", "ci").note.startswith("Preset ci: computed just now")
+    changed = study("tiny", "ci", learning_rate=0.5, init="lecun")
+    assert changed.note.startswith("Preset ci with learning_rate=0.5, init=lecun: computed")
