@@ -5,6 +5,7 @@ and shows nothing by itself. An order of iteration has the same colour, line sty
 everywhere, so that it can be told without colour too.
 """
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 
 import matplotlib.pyplot as plt
@@ -16,7 +17,20 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-__all__ = ["comparison", "curves", "growth", "laws", "paths", "ratios", "theme"]
+__all__ = [
+    "clouds",
+    "comparison",
+    "curves",
+    "distributions",
+    "growth",
+    "laws",
+    "paths",
+    "plane",
+    "points",
+    "ratios",
+    "scaling",
+    "theme",
+]
 
 _WIDTH = 6.0
 """Width of a figure, in inches: with the theme's font it can be read on a page and on a phone."""
@@ -28,6 +42,7 @@ _STYLES = {
     "forward": {"color": _BLUE, "linestyle": "-", "linewidth": 1.0, "marker": "o"},
     "backward": {"color": _ORANGE, "linestyle": (0, (4, 1)), "linewidth": 1.7, "marker": "s"},
     "exact": {"color": "black", "linestyle": "-", "linewidth": 1.2, "marker": ""},
+    "bound": {"color": "black", "linestyle": "--", "linewidth": 1.2, "marker": ""},
 }
 _OTHER_STYLES = [
     {"color": _GREEN, "linestyle": "-.", "linewidth": 1.6, "marker": "^"},
@@ -329,6 +344,200 @@ def growth(table: pd.DataFrame) -> Figure:
     ax.set_xlabel("steps $N$, all of them recorded")
     ax.set_ylabel("seconds")
     _legend(figure, _handles([ax]))
+    return figure
+
+
+def clouds(
+    samples: Mapping[str, np.ndarray],
+    centre: np.ndarray,
+    covariance: np.ndarray,
+    xlabel: str,
+    ylabel: str,
+) -> Figure:
+    """Draw points in a plane, one panel per order, over the ellipses of a covariance.
+
+    Parameters
+    ----------
+    samples : mapping from str to numpy.ndarray
+        For each order the points, shape (R, 2).
+    centre, covariance : numpy.ndarray
+        Mean, shape (2,), and covariance, shape (2, 2), of the law that the points are compared
+        with; its ellipses at 1, 2 and 3 standard deviations are drawn as "exact".
+    xlabel, ylabel : str
+        What the axes show.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    figure, axes = plt.subplots(
+        1, len(samples), figsize=(_WIDTH, 3.4), sharex=True, sharey=True, squeeze=False
+    )
+    turn = np.linspace(0, 2 * np.pi, 201)
+    ellipse = np.linalg.cholesky(covariance) @ np.stack([np.cos(turn), np.sin(turn)])
+    styles = _styles([*samples, "exact"])
+    for ax, (name, points) in zip(axes.flat, samples.items(), strict=True):
+        colour, marker = styles[name]["color"], styles[name]["marker"]
+        ax.plot(*points.T, marker, color=colour, markersize=1.5, alpha=0.5, label=name)
+        for radius in (1, 2, 3):
+            x, y = centre[:, None] + radius * ellipse
+            ax.plot(x, y, label="exact", **styles["exact"])
+        ax.set_aspect("equal")
+        ax.set_xlabel(xlabel)
+        ax.set_title(name)
+    axes.flat[0].set_ylabel(ylabel)
+    return figure
+
+
+def scaling(
+    exact: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    measured: Mapping[str, tuple[np.ndarray, ...]],
+    xlabel: str,
+    ylabel: str,
+) -> Figure:
+    """Draw how quantities grow, on two logarithmic axes, where a power is a straight line.
+
+    Parameters
+    ----------
+    exact : mapping from str to a pair of numpy.ndarray
+        Lines: the x and y values of each.
+    measured : mapping from str to a tuple of numpy.ndarray
+        Markers: x and y values, and standard errors where there are any, one of them drawn to
+        each side. The x axis has a tick at each of the x values.
+    xlabel, ylabel : str
+        What the axes show.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    figure, ax = plt.subplots(figsize=(_WIDTH, 3.4))
+    styles = _styles([*exact, *measured])
+    for name, (x, y) in exact.items():
+        ax.plot(x, y, label=name, **(styles[name] | {"marker": ""}))
+    for name, (x, y, *error) in measured.items():
+        style = styles[name] | {"linestyle": "", "markersize": 6, "markerfacecolor": "none"}
+        ax.errorbar(x, y, *error, capsize=3, label=name, **style)
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    ticks = sorted({value for x, *_ in measured.values() for value in x})
+    ax.set_xticks(ticks, [f"{tick:.2g}" for tick in ticks])
+    ax.xaxis.minorticks_off()
+    ax.set_xlabel(xlabel)
+    ax.set_ylabel(ylabel)
+    _legend(figure, _handles([ax]))
+    return figure
+
+
+def plane(cloud: np.ndarray, forward: np.ndarray, backward: Sequence[np.ndarray]) -> Figure:
+    """Draw iterates in the plane over the set they belong to: one forward, some backward paths.
+
+    Parameters
+    ----------
+    cloud : numpy.ndarray
+        Points of the set, shape (M, 2), drawn as a grey ground in both panels.
+    forward : numpy.ndarray
+        The iterates of one forward path, shape (N + 1, 2), in the left panel.
+    backward : sequence of numpy.ndarray
+        Backward paths, each of shape (N + 1, 2), in the right panel. A star marks where a path
+        ends, and its marker tells the paths apart.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    spans = np.ptp(np.concatenate([cloud, forward, *backward]), axis=0)
+    height = min(_WIDTH, 0.6 + _WIDTH / 2 * spans[1] / spans[0])
+    figure, axes = plt.subplots(1, 2, figsize=(_WIDTH, height), sharex=True, sharey=True)
+    for ax, name in zip(axes, ("forward", "backward"), strict=True):
+        ax.scatter(*cloud.T, s=0.8, color="0.7", linewidths=0)
+        ax.set_title(name, color=_STYLES[name]["color"])
+        ax.set_aspect("equal")
+        ax.set_xlabel("first coordinate")
+    axes[0].set_ylabel("second coordinate")
+    axes[0].plot(*forward.T, **(_STYLES["forward"] | {"linewidth": 0.6}))
+    for path, marker in zip(backward, itertools.cycle("s^Dv"), strict=False):
+        axes[1].plot(*path.T, **(_STYLES["backward"] | {"linewidth": 0.9, "marker": marker}))
+        end = axes[1].scatter(*path[-1], s=130, marker="*", color="black", zorder=3)
+        end.set_edgecolor("white")
+    return figure
+
+
+def distributions(
+    panels: Mapping[str, Mapping[str, np.ndarray]],
+    log: Iterable[str] = (),
+    values: str = "",
+) -> Figure:
+    """Draw empirical distribution functions: at x, the share of the values that are at most x.
+
+    Parameters
+    ----------
+    panels : mapping from str to a mapping from str to numpy.ndarray
+        For each panel, under its title, the samples that are drawn in it: for each order one
+        number per run.
+    log : iterable of str, optional
+        The titles of the panels whose x axis is logarithmic.
+    values : str, optional
+        What the values are: the label of the x axes.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    log = set(log)
+    figure, axes = plt.subplots(1, len(panels), figsize=(_WIDTH, 3.2), sharey=True, squeeze=False)
+    styles = _styles([name for samples in panels.values() for name in samples])
+    for ax, (title, samples) in zip(axes.flat, panels.items(), strict=True):
+        for name in (name for name in styles if name in samples):
+            ax.ecdf(samples[name], label=name, **(styles[name] | {"marker": ""}))
+        if title in log:
+            ax.set_xscale("log")
+        ax.set_title(title)
+        ax.set_xlabel(values)
+    axes.flat[0].set_ylabel("share of runs")
+    _legend(figure, _handles(axes.flat))
+    return figure
+
+
+def points(
+    samples: Mapping[str, np.ndarray],
+    xlabel: str,
+    ylabel: str,
+    styles: Mapping[str, str] | None = None,
+) -> Figure:
+    """Draw samples of points in a plane, one panel each and all on the same axes.
+
+    Parameters
+    ----------
+    samples : mapping from str to numpy.ndarray
+        For each panel, under its title, the points, shape (R, 2).
+    xlabel, ylabel : str
+        What the axes show.
+    styles : mapping from str to str, optional
+        For each panel the order whose colour and marker its points have. The default is the
+        panel's title.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    styles = styles or {title: title for title in samples}
+    known = _styles(styles.values())
+    columns = min(2, len(samples))
+    rows = -(-len(samples) // columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(_WIDTH, 0.5 + 2.6 * rows), sharex=True, sharey=True, squeeze=False
+    )
+    for ax in axes.flat[len(samples) :]:
+        ax.remove()
+    for ax, (title, cloud) in zip(axes.flat, samples.items(), strict=False):
+        style = known[styles[title]]
+        ax.plot(*cloud.T, style["marker"], color=style["color"], markersize=1.5, alpha=0.5)
+        ax.set_title(title)
+    for ax in axes[-1]:
+        ax.set_xlabel(xlabel)
+    for ax in axes[:, 0]:
+        ax.set_ylabel(ylabel)
     return figure
 
 

@@ -1,0 +1,231 @@
+"""Many small training runs at once: an ensemble of runs that differ only in their batches.
+
+The iterates of an ensemble are the rows of one array, shape (R, P) for R runs and P parameters,
+so that one map advances all runs: the maps below go into `revlib.iterates.iterates` as they are.
+Examples are chosen by their numbers: `independent_batches` and `shuffled_epochs` say which
+examples every run sees at every step.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+__all__ = [
+    "Descent",
+    "HeavyBall",
+    "Network",
+    "independent_batches",
+    "least_squares_gradient",
+    "reshuffled_variances",
+    "shuffled_epochs",
+]
+
+Gradient = Callable[[np.ndarray, Any], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Descent:
+    """The map ``theta -> theta - h gradient(theta, batch)``, for all runs at once.
+
+    Parameters
+    ----------
+    gradient
+        Takes the parameters of all runs, shape (R, P), and the batch, and returns the gradient of
+        each run's batch loss, shape (R, P).
+    batch
+        What the runs see at this step, in the form that `gradient` understands.
+    h
+        Learning rate.
+    """
+
+    gradient: Gradient
+    batch: Any
+    h: float
+
+    def __call__(self, theta: np.ndarray) -> np.ndarray:
+        """Return the parameters after the step."""
+        return theta - self.h * self.gradient(theta, self.batch)
+
+
+@dataclass(frozen=True)
+class HeavyBall:
+    """A step of gradient descent with momentum, a map of the state (parameters, velocity).
+
+    ``v -> beta v - h gradient(theta, batch)`` and then ``theta -> theta + v``.
+
+    Parameters
+    ----------
+    gradient, batch, h
+        As for `Descent`.
+    beta
+        How much of the velocity is kept.
+    """
+
+    gradient: Gradient
+    batch: Any
+    h: float
+    beta: float
+
+    def __call__(self, state: np.ndarray) -> np.ndarray:
+        """Return the state after the step, shape (2, R, P): first the parameters."""
+        theta, velocity = state
+        velocity = self.beta * velocity - self.h * self.gradient(theta, self.batch)
+        return np.stack([theta + velocity, velocity])
+
+
+def least_squares_gradient(theta: np.ndarray, batch: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    """Return the gradient of ``(x·theta - y)²/2`` for one example (x, y) in each run.
+
+    Parameters
+    ----------
+    theta
+        Parameters, shape (R, d).
+    batch
+        Inputs x of shape (R, d) and targets y of shape (R,).
+    """
+    x, y = batch
+    return (np.sum(x * theta, axis=1) - y)[:, None] * x
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network with one number as input, one tanh layer and one number as output.
+
+    A row of parameters holds the input weights w, their biases b, the output weights v (as many
+    of each as there are hidden units) and the output bias c: ``f(x) = c + sum_k v_k tanh(w_k x +
+    b_k)``. The loss is the mean of ``(f(x) - y)²/2``.
+
+    Parameters
+    ----------
+    inputs, targets
+        The examples, shape (N,).
+    """
+
+    inputs: np.ndarray
+    targets: np.ndarray
+
+    def loss(self, theta: np.ndarray) -> np.ndarray:
+        """Return each run's loss over all examples, shape (R,), for parameters (R, P)."""
+        _, errors = self._apply(theta, np.arange(len(self.inputs))[None])
+        return np.mean(errors**2, axis=1) / 2
+
+    def gradient(self, theta: np.ndarray, batch: np.ndarray) -> np.ndarray:
+        """Return the gradient of each run's loss over its batch of examples, shape (R, P).
+
+        Parameters
+        ----------
+        theta
+            Parameters, shape (R, P).
+        batch
+            Numbers of the examples, shape (R, B).
+        """
+        hidden, errors = self._apply(theta, batch)
+        x = self.inputs[batch][..., None]
+        _, _, v, _ = self._parts(theta)
+        error = errors[..., None] / batch.shape[1]  # the loss by the output
+        slope = error * v * (1 - hidden**2)  # and by what the hidden units see
+        parts = (slope * x, slope, error * hidden, error)
+        return np.concatenate([part.sum(axis=1) for part in parts], axis=1)
+
+    def _parts(self, theta: np.ndarray) -> list[np.ndarray]:
+        """Return w, b, v and c, with an axis for the examples put in."""
+        units = (theta.shape[1] - 1) // 3
+        return np.split(theta[:, None], [units, 2 * units, 3 * units], axis=2)
+
+    def _apply(self, theta: np.ndarray, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the hidden units, shape (R, B, units), and the errors of the output, (R, B)."""
+        w, b, v, c = self._parts(theta)
+        hidden = np.tanh(self.inputs[batch][..., None] * w + b)
+        return hidden, np.sum(hidden * v, axis=2) + c[..., 0] - self.targets[batch]
+
+
+def independent_batches(
+    generator: np.random.Generator, runs: int, steps: int, examples: int, size: int
+) -> np.ndarray:
+    """Return the examples that each run sees at each step, all drawn independently.
+
+    Returns
+    -------
+    numpy.ndarray
+        Numbers from 0 to ``examples - 1``, shape (steps, runs, size).
+    """
+    return generator.integers(examples, size=(steps, runs, size))
+
+
+def shuffled_epochs(
+    generator: np.random.Generator, runs: int, steps: int, examples: int, size: int
+) -> np.ndarray:
+    """Return the examples that each run sees at each step, in epochs that are shuffled anew.
+
+    Returns
+    -------
+    numpy.ndarray
+        Numbers from 0 to ``examples - 1``, shape (steps, runs, size): in each run, every
+        ``examples // size`` steps from the first on hold each example once.
+
+    Raises
+    ------
+    ValueError
+        If the batch size does not divide the number of examples. The small batch at the end of
+        every epoch would have its place there, and one epoch read backward would be another law.
+    """
+    if examples % size:
+        raise ValueError(
+            f"Epochs of {examples} examples cannot be cut into batches of {size} without a rest."
+        )
+    epoch = examples // size
+    count = -(-steps // epoch)
+    orders = np.tile(np.arange(examples), (runs, count, 1))
+    batches = generator.permuted(orders, axis=2).reshape(runs, count * epoch, size)
+    return batches.swapaxes(0, 1)[:steps]
+
+
+def reshuffled_variances(
+    h: float, steps: int, epoch: int, sigma: float = 1.0
+) -> dict[str, np.ndarray]:
+    """Return the variance of both orders' iterates where noise comes in shuffled epochs.
+
+    For the noisy quadratic of Section 3.1, ``T_i(theta) = (1 - h) theta + h eps_i``, whose noise
+    runs through `epoch` values of mean 0 and variance sigma² in a new random order every epoch.
+    The iterate is ``sum_i w_i eps_i``, with the weights ``h (1 - h)^(n - i)`` forward and ``h (1 -
+    h)^(i - 1)`` backward. Different epochs are independent, and M values drawn without
+    replacement have the covariance ``-sigma²/(M - 1)``, so that an epoch contributes
+
+        sigma² M/(M - 1) (sum w_i² - (sum w_i)²/M),
+
+    the sums being over its steps up to n.
+
+    Parameters
+    ----------
+    h : float
+        Learning rate.
+    steps : int
+        The last step.
+    epoch : int
+        The number M of values, 2 or more.
+    sigma : float, optional
+        Standard deviation of the values (the root of their mean square).
+
+    Returns
+    -------
+    dict of numpy.ndarray
+        For ``"forward"`` and ``"backward"`` the variances at the steps 0 to `steps`.
+    """
+    weights = h * (1.0 - h) ** np.arange(steps)
+    return {
+        name: np.array(
+            [_variance(weights[:n][::direction], epoch, sigma) for n in range(steps + 1)]
+        )
+        for name, direction in (("forward", -1), ("backward", 1))
+    }
+
+
+def _variance(weights: ArrayLike, epoch: int, sigma: float) -> float:
+    """Return the variance of the weighted sum of noise in shuffled epochs."""
+    weights = np.asarray(weights)
+    padded = np.pad(weights, (0, -len(weights) % epoch)).reshape(-1, epoch)
+    parts = np.sum(padded**2, axis=1) - np.sum(padded, axis=1) ** 2 / epoch
+    return sigma**2 * epoch / (epoch - 1) * np.sum(parts)
