@@ -232,6 +232,8 @@ def test_ctrl_c_stops_a_real_run_with_two_workers(tmp_path, monkeypatch):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # Where the tests run in the background, they inherit that Ctrl-C is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     end = time.monotonic() + 100
     while not any(path.stat().st_size > 5000 for path in tmp_path.rglob("*.journal")):
