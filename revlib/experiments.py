@@ -172,7 +172,7 @@ EXPERIMENTS = {
             },
             unstated={
                 "init": "with PyTorch's default nothing is learned in 2000 steps",
-                "scaling": "the plainest choice; standardised inputs learn faster",
+                "scaling": "the plainest choice",
                 "train_examples": "the paper does not say which samples its training curves use; "
                 "a fixed part of the training set measures the same thing at every step",
             },
