@@ -89,8 +89,10 @@ def _list(options: argparse.Namespace) -> int:
     for experiment in experiments.EXPERIMENTS.values():
         print(f"{experiment.name}  {experiment.title} (Section {experiment.section})")
         for name, preset in experiment.presets.items():
+            maps = len(preset.seeds) * sum(
+                order.cost(preset.recorded(order)) for order in experiment.orders
+            )
             asked = preset.recorded()
-            maps = sum(order.cost(asked) for order in experiment.orders) * len(preset.seeds)
             stored = len(runs.stored(experiment.name, name))
             print(
                 f"  {name:<6} {len(preset.seeds)} seeds of {preset.steps} steps, "

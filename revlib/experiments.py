@@ -6,12 +6,12 @@ version on the embedded sample, for tests and for a first look; it stands for no
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
 import pandas as pd
 
-from revlib.orders import Order, backward, forward
+from revlib.orders import Order, backward, forward, reset, switch, windowed
 from revlib.tasks import Setting
 
 
@@ -32,6 +32,11 @@ class Preset:
     bursts
         Runs of consecutive recorded steps, as ``(first, length)``: without them the change from
         one step to the next cannot be seen.
+    until
+        The last step that is recorded of an order, by its name, where the whole run is out of
+        reach.
+    motion
+        The steps at which contraction is measured (:mod:`revlib.growth`).
     """
 
     setting: Setting
@@ -39,12 +44,16 @@ class Preset:
     seeds: tuple[int, ...]
     every: int
     bursts: tuple[tuple[int, int], ...] = ()
+    until: Mapping[str, int] = field(default_factory=dict)
+    motion: tuple[int, ...] = ()
 
-    def recorded(self, every: int | None = None) -> list[int]:
+    def recorded(self, order: Order | None = None, every: int | None = None) -> list[int]:
         """Return the recorded steps: the start, the grid, the bursts and the end.
 
         Parameters
         ----------
+        order
+            The order of which they are recorded; by default, one that is followed to the end.
         every
             Another spacing of the grid.
         """
@@ -54,7 +63,9 @@ class Preset:
                 f"The spacing of recorded steps must be a whole number, 1 or more; got {every!r}."
             )
         grid = {0, self.steps, *range(every, self.steps + 1, every)}
-        return sorted(grid.union(*(range(first, first + n) for first, n in self.bursts)))
+        steps = grid.union(*(range(first, first + n) for first, n in self.bursts))
+        last = self.steps if order is None else self.until.get(order.name, self.steps)
+        return sorted(n for n in steps if n <= last)
 
 
 @dataclass(frozen=True)
@@ -122,60 +133,279 @@ class Experiment:
             }
             for name, value in vars(setting).items()
             if name != "sample"  # the data's size is no choice of the paper's
+            and not (value is None and paper[name] is None)  # the choice does not arise
         )
 
 
-PAPER_MLP = (500,) * 5
+_MLP = Setting(
+    data="fashion_mnist",
+    sample=False,
+    model="mlp",
+    hidden=(500,) * 5,
+    stem=None,
+    normalisation=None,
+    init="he",
+    scaling="unit",
+    sampling="epochs",
+    batch_size=8,
+    learning_rate=0.001,
+    train_examples=2000,
+    test_examples=None,
+)
+_SMALL_MLP = _MLP.changed(sample=True, hidden=(100, 100), learning_rate=0.02, train_examples=500)
+
+_ON_THE_MLP = {
+    "init": "with PyTorch's default nothing is learned in 2000 steps",
+    "scaling": "the plainest choice",
+    "sampling": "what a data loader does",
+    "train_examples": "the paper does not say which samples its training curves use; a fixed part "
+    "of the training set measures the same thing at every step",
+    "test_examples": "all of them",
+}
+_ON_REGRESSION = {
+    "init": "with LeCun's or He's normal weights the forward run diverges at these learning rates",
+    "scaling": "the arguments lie in [-1, 1] as they are",
+    "sampling": "what a data loader does",
+    "train_examples": "all 101 points (the paper speaks of 100, and its formula gives 101)",
+    "test_examples": "the paper does not say; the 100 points half way between",
+}
+_ON_CONVOLUTIONS = {
+    "stem": "torchvision's, and four times cheaper than that of the CIFAR variants",
+    "normalisation": "torchvision's default",
+    "init": "torchvision's own",
+    "scaling": "the plainest choice",
+    "sampling": "what a data loader does",
+    "train_examples": "the paper does not say; a fixed part of the training set, small because "
+    "every iterate is evaluated",
+    "test_examples": "the same for the test set",
+}
+
+_TWO_ORDERS = (forward(), backward())
+_FIVE = (0, 1, 2, 3, 4)
+
+
+def _fashion_mnist(**what) -> Experiment:
+    """Return an experiment with the MLP on Fashion-MNIST, in which only the orders differ."""
+    bursts = what.pop("bursts")
+    return Experiment(
+        presets={
+            "paper": Preset(
+                _MLP,
+                steps=2000,
+                seeds=_FIVE,
+                every=50,
+                bursts=bursts,
+                motion=(500, 1000, 1500, 2000),
+            ),
+            "ci": Preset(
+                _SMALL_MLP,
+                steps=200,
+                seeds=(0, 1),
+                every=4,
+                bursts=tuple((first // 10, 20) for first, _ in bursts),
+                motion=(50, 200),
+            ),
+        },
+        unstated=_ON_THE_MLP,
+        **what,
+    )
+
+
+def _regression(figure: int, function: str, learning_rate: float) -> Experiment:
+    """Return one of the regressions of Section A.1."""
+    setting = Setting(
+        data=function,
+        sample=False,
+        model="mlp",
+        hidden=(300, 300, 300),
+        stem=None,
+        normalisation=None,
+        init="pytorch",
+        scaling="unit",
+        sampling="epochs",
+        batch_size=1,
+        learning_rate=learning_rate,
+        train_examples=None,
+        test_examples=None,
+    )
+    return Experiment(
+        name=f"figure-{figure}",
+        title=f"MLP learning {function}, forward against backward",
+        section="A.1",
+        chapter="a-1-regression",
+        orders=_TWO_ORDERS,
+        presets={
+            "paper": Preset(
+                setting,
+                steps=1400,
+                seeds=_FIVE,
+                every=1,
+                bursts=((651, 50), (1351, 50)),
+                motion=(350, 700, 1050, 1400),
+            ),
+            "ci": Preset(
+                setting.changed(sample=True, hidden=(50, 50)),
+                steps=400,
+                seeds=(0, 1),
+                every=4,
+                bursts=((351, 50),),
+                motion=(100, 400),
+            ),
+        },
+        unstated=_ON_REGRESSION,
+    )
+
+
+def _convolutional(paper: Preset, ci: int, **what) -> Experiment:
+    """Return an experiment with a convolutional network, of which `ci` takes so many steps."""
+    small = Preset(
+        paper.setting.changed(sample=True, train_examples=100, test_examples=100),
+        steps=ci,
+        seeds=(0,),
+        every=1,
+        bursts=((ci // 2, ci - ci // 2 + 1),),
+        motion=(ci,),
+    )
+    return Experiment(
+        presets={"paper": paper, "ci": small},
+        unstated={
+            name: reason
+            for name, reason in _ON_CONVOLUTIONS.items()
+            if getattr(paper.setting, name) is not None
+        }
+        | what.pop("unstated", {}),
+        **what,
+    )
+
+
+_RESNET_18 = Setting(
+    data="cifar10",
+    sample=False,
+    model="resnet18",
+    hidden=None,
+    stem="imagenet",
+    normalisation="batch",
+    init="torchvision",
+    scaling="unit",
+    sampling="epochs",
+    batch_size=8,
+    learning_rate=0.025,
+    train_examples=500,
+    test_examples=1000,
+)
+_VGG_19 = replace(
+    _RESNET_18,
+    model="vgg19",
+    stem=None,
+    learning_rate=0.001,
+    test_examples=500,
+)
+_RESNET_50 = replace(
+    _RESNET_18,
+    data="cifar100",
+    model="resnet50",
+    batch_size=16,
+    learning_rate=0.001,
+    test_examples=500,
+)
 
 EXPERIMENTS = {
     e.name: e
     for e in [
-        Experiment(
+        _convolutional(
+            Preset(
+                _RESNET_18,
+                steps=2000,
+                seeds=_FIVE,
+                every=200,
+                bursts=((500, 8), (1000, 8)),
+                motion=(250, 500, 1000),
+            ),
+            ci=12,
+            name="figure-2",
+            title="ResNet-18 on CIFAR-10, forward against backward (with Figure 12)",
+            section="4 and B.1",
+            chapter="4-1-resnet-18-cifar-10",
+            orders=_TWO_ORDERS,
+        ),
+        _fashion_mnist(
+            name="figure-3",
+            title="MLP on Fashion-MNIST, backward with a new start at step 1000 (with Figure 13)",
+            section="4 and B.2",
+            chapter="4-2-convergence-toward-points",
+            orders=(forward(), reset(1000)),
+            bursts=((900, 8), (1900, 8)),
+        ),
+        _regression(4, "x^2", 0.05),
+        _regression(5, "cos(10x)", 0.02),
+        _regression(6, "x^3", 0.02),
+        _fashion_mnist(
             name="figure-7",
             title="MLP on Fashion-MNIST, forward against backward",
             section="A.2",
             chapter="a-2-mlp-fashion-mnist",
-            orders=(forward(), backward()),
-            presets={
-                "paper": Preset(
-                    Setting(
-                        data="fashion_mnist",
-                        sample=False,
-                        hidden=PAPER_MLP,
-                        batch_size=8,
-                        learning_rate=0.001,
-                        init="he",
-                        scaling="unit",
-                        train_examples=2000,
-                    ),
-                    steps=2000,
-                    seeds=(0, 1, 2, 3, 4),
-                    every=100,
-                    bursts=((1000, 8), (1900, 8)),
-                ),
-                "ci": Preset(
-                    Setting(
-                        data="fashion_mnist",
-                        sample=True,
-                        hidden=(100, 100),
-                        batch_size=8,
-                        learning_rate=0.02,
-                        init="he",
-                        scaling="unit",
-                        train_examples=500,
-                    ),
-                    steps=200,
-                    seeds=(0, 1),
-                    every=4,
-                    bursts=((180, 20),),
-                ),
-            },
+            orders=_TWO_ORDERS,
+            bursts=((1000, 8), (1900, 8)),
+        ),
+        _convolutional(
+            Preset(
+                _VGG_19,
+                steps=2000,
+                seeds=_FIVE,
+                every=1000,
+                bursts=((300, 4), (1000, 4)),
+                motion=(250, 500),
+            ),
+            ci=6,
+            name="figure-8",
+            title="VGG-19 on CIFAR-10, forward against backward",
+            section="A.3",
+            chapter="a-3-vgg-19-cifar-10",
+            orders=_TWO_ORDERS,
             unstated={
-                "init": "with PyTorch's default nothing is learned in 2000 steps",
-                "scaling": "the plainest choice",
-                "train_examples": "the paper does not say which samples its training curves use; "
-                "a fixed part of the training set measures the same thing at every step",
+                "normalisation": "VGG-19 as published has none, and does not learn so at this "
+                "learning rate (the chapter shows it)"
             },
+        ),
+        _convolutional(
+            Preset(
+                _RESNET_50,
+                steps=2000,
+                seeds=_FIVE,
+                every=1000,
+                bursts=((300, 4), (1000, 4)),
+                motion=(250, 500),
+            ),
+            ci=6,
+            name="figure-9",
+            title="ResNet-50 on CIFAR-100, forward against backward",
+            section="A.4",
+            chapter="a-4-resnet-50-cifar-100",
+            orders=_TWO_ORDERS,
+        ),
+        _fashion_mnist(
+            name="figure-10",
+            title="MLP on Fashion-MNIST, forward and from step 1000 on backward",
+            section="A.5",
+            chapter="a-5-backward-after-forward",
+            orders=(forward(), switch(1000)),
+            bursts=((900, 8), (1900, 8)),
+        ),
+        _convolutional(
+            Preset(
+                _RESNET_18,
+                steps=25_000,
+                seeds=(0,),
+                every=500,
+                bursts=((24_992, 8),),
+                until={"backward": 3000},
+            ),
+            ci=12,
+            name="figure-11",
+            title="ResNet-18 on CIFAR-10 for 25,000 steps",
+            section="A.6",
+            chapter="a-6-longer-training",
+            orders=(forward(), backward(), windowed(100)),
         ),
     ]
 }

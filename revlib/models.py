@@ -5,9 +5,11 @@ import math
 from collections.abc import Sequence
 
 import torch
+import torchvision
 from torch import nn
+from torchvision.models import vgg
 
-__all__ = ["INITS", "mlp"]
+__all__ = ["CONVOLUTIONAL", "INITS", "NORMALISATIONS", "STEMS", "convolutional", "mlp"]
 
 _STD = {
     "lecun": lambda fan_in, fan_out: math.sqrt(1 / fan_in),
@@ -90,3 +92,101 @@ def mlp(
             nn.init.zeros_(linear.bias)
         layers += [linear, nn.ReLU()]
     return nn.Sequential(*layers[:-1])
+
+
+CONVOLUTIONAL = ("resnet18", "resnet50", "vgg19")
+"""The names of the convolutional networks that `convolutional` knows."""
+
+STEMS = ("imagenet", "cifar")
+"""How a ResNet begins: as in torchvision, for large images; or made for images of 32 x 32."""
+
+NORMALISATIONS = {
+    "batch": nn.BatchNorm2d,
+    "group": lambda channels: nn.GroupNorm(32, channels),
+    "none": nn.Identity,
+}
+"""What stands after each convolution, by name; made from the number of channels."""
+
+
+def convolutional(
+    name: str, classes: int, stem: str | None, normalisation: str, seed: int = 0
+) -> nn.Module:
+    """Build a convolutional network of torchvision for colour images of 32 x 32 pixels.
+
+    The paper names its networks and no more. Stem, head and normalisation are choices.
+
+    Parameters
+    ----------
+    name : {"resnet18", "resnet50", "vgg19"}
+        The network, with torchvision's own initialisation.
+    classes : int
+        Number of outputs.
+    stem : {"imagenet", "cifar"} or None
+        For the ResNets: ``"imagenet"`` is torchvision's, a convolution of 7 x 7 with stride 2 and a
+        max-pooling, after which an image of 32 x 32 is 8 x 8; ``"cifar"`` is a convolution of 3 x 3
+        with stride 1 and no pooling, as in the CIFAR variants that are in common use, at about four
+        times the cost. None for VGG-19, whose stem fits small images.
+    normalisation : {"batch", "group", "none"}
+        What stands after each convolution: batch normalisation, group normalisation (32 groups) or
+        nothing. For VGG-19 ``"none"`` is the network as published.
+    seed : int, optional
+        Determines the parameters. PyTorch's global random state is neither used nor changed.
+
+    Returns
+    -------
+    torch.nn.Module
+        It maps inputs of shape (N, 3, 32, 32) to outputs of shape (N, classes). The head of VGG-19
+        is one linear layer on its 512 features (torchvision's own, made for images of 224 x 224,
+        would hold 6 times as many parameters as all convolutions); there is no dropout.
+
+    Raises
+    ------
+    ValueError
+        If a name is not known.
+
+    Examples
+    --------
+    >>> network = convolutional("resnet18", 10, stem="cifar", normalisation="batch")
+    >>> network(torch.zeros(2, 3, 32, 32)).shape
+    torch.Size([2, 10])
+    """
+    stems = (None,) if name == "vgg19" else STEMS
+    for kind, value, known in (
+        ("convolutional network", name, CONVOLUTIONAL),
+        (f"stem of {name}", stem, stems),
+        ("normalisation", normalisation, NORMALISATIONS),
+    ):
+        if value not in known:
+            raise ValueError(f"There is no {kind} {value!r}: choose one of {_listed(known)}.")
+
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        if name == "vgg19":
+            return _vgg19(classes, normalisation)
+        network = getattr(torchvision.models, name)(
+            num_classes=classes, norm_layer=NORMALISATIONS[normalisation]
+        )
+        if stem == "cifar":
+            network.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+            nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
+            network.maxpool = nn.Identity()
+        return network
+
+
+def _vgg19(classes: int, normalisation: str) -> nn.Module:
+    layers: list[nn.Module] = []
+    for layer in vgg.make_layers(vgg.cfgs["E"]):
+        layers.append(layer)
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+            nn.init.zeros_(layer.bias)
+            if normalisation != "none":
+                layers.append(NORMALISATIONS[normalisation](layer.out_channels))
+    head = nn.Linear(512, classes)
+    nn.init.normal_(head.weight, std=0.01)  # as torchvision initialises its own head
+    nn.init.zeros_(head.bias)
+    return nn.Sequential(*layers, nn.Flatten(), head)
+
+
+def _listed(names: Sequence) -> str:
+    return ", ".join(map(str, names))

@@ -24,11 +24,18 @@ PACKAGES = ("revlib", "torch", "torchvision", "numpy", "pandas")
 
 
 @functools.cache
-def code() -> dict[str, str]:
-    """Return a hash of each module that determines results, blind to comments and docstrings."""
+def code(*more: str) -> dict[str, str]:
+    """Return a hash of each module that determines results, blind to comments and docstrings.
+
+    Parameters
+    ----------
+    *more
+        Names of modules that do so besides :data:`NUMERICAL_MODULES`.
+    """
     folder = Path(__file__).parent
     return {
-        name: digest(_meaning((folder / f"{name}.py").read_text())) for name in NUMERICAL_MODULES
+        name: digest(_meaning((folder / f"{name}.py").read_text()))
+        for name in (*NUMERICAL_MODULES, *more)
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import random
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -101,6 +102,12 @@ def stored(name: str, preset: str = "paper") -> pd.DataFrame:
     return plan.store.table(plan.identity(), plan.orders)
 
 
+def source(name: str, preset: str = "paper") -> ResultFile | None:
+    """Return the result file that :func:`stored` reads, or None if there is none."""
+    plan = _Run.of(name, preset, None, None, {})
+    return plan.store.current(plan.identity(), plan.orders)
+
+
 @dataclass(frozen=True)
 class Study:
     """What a chapter shows of an experiment.
@@ -148,7 +155,8 @@ def study(
         note = "computed just now on the embedded sample, a small version of the experiment"
     elif every is not None:
         table = run(name, preset, seeds, every, progress=False, **changes)
-        table = table[table["seed"].isin(plan.seeds) & table["step"].isin(plan.recorded)]
+        recorded = {n for steps in plan.recorded.values() for n in steps}
+        table = table[table["seed"].isin(plan.seeds) & table["step"].isin(recorded)]
         table = table.reset_index(drop=True)
         note = "on the full data, computed for this page or found in the store"
     else:
@@ -180,11 +188,14 @@ class Audit:
     points
         One row for each point and quantity: ``seed``, ``order``, ``step``, ``quantity``,
         ``stored``, ``recomputed``, ``allowed`` (the difference that rounding explains), ``equal``.
+    finished
+        Whether the time was enough for all points that were asked for.
     renewed
         Whether stale rows were renewed because all points were equal.
     """
 
     points: pd.DataFrame
+    finished: bool
     renewed: bool
 
     @property
@@ -193,7 +204,13 @@ class Audit:
         return bool(self.points["equal"].all())
 
 
-def audit(name: str, preset: str = "paper", points: int = 3, **changes: Any) -> list[Audit]:
+def audit(
+    name: str,
+    preset: str = "paper",
+    points: int = 3,
+    seconds: float | None = None,
+    **changes: Any,
+) -> list[Audit]:
     """Recompute a few stored points from scratch, and renew stale rows that are found equal.
 
     Points are drawn at random, anew at each audit. How far rounding alone moves a point is
@@ -207,6 +224,10 @@ def audit(name: str, preset: str = "paper", points: int = 3, **changes: Any) -> 
         Which experiment, as for :func:`run`.
     points
         How many points of each result file.
+    seconds
+        The time to spend on each result file. The first point is then one of the cheapest, which
+        is recomputed in any case; the others are drawn from those that the rest of the time is
+        enough for, to judge by the points before. Rows are renewed only if it was enough for all.
 
     Returns
     -------
@@ -226,45 +247,110 @@ def audit(name: str, preset: str = "paper", points: int = 3, **changes: Any) -> 
             f"Compute it: revlib run {name} --preset {preset}."
         )
     identity = plan.identity(data=True)
-    return [_audit_file(plan, file, identity, points) for file in files]
+    audits = []
+    for file in files:
+        found = _recomputed(plan, file, points, seconds)
+        if found.passed and found.finished and not file.stands_for(identity):
+            plan.store.renew(file, identity, {"points": found.points.to_dict("records")})
+            found = dataclasses.replace(found, renewed=True)
+        audits.append(found)
+    return audits
 
 
-def _audit_file(plan: _Run, file: ResultFile, identity: Identity, points: int) -> Audit:
-    orders = {order.name: order for order in plan.orders}
+def audited(
+    name: str, preset: str = "paper", points: int = 4, seconds: float = 10, **changes: Any
+) -> str:
+    """Recompute a few of the points that a chapter shows, and return the outcome in Markdown.
+
+    As :func:`audit`, but of the current result file only, and nothing is written or downloaded.
+    Where nothing is stored or the data is missing, a sentence says so.
+    """
+    plan = _Run.of(name, preset, None, None, changes)
+    data = plan.setting.data
+    skipped = "**Audit.** Skipped: "
+    if plan.store.current(plan.identity(), plan.orders) is None:
+        return f"{skipped}of {name} at preset {preset} nothing is stored that could be compared."
+    if data in datasets.NAMES and not plan.setting.sample and not datasets.path(data).exists():
+        return f"{skipped}the data is not on this machine (`revlib data {data}` fetches it)."
+    file = plan.store.current(plan.identity(data=True), plan.orders)
+    if file is None:
+        return f"{skipped}the stored results were computed on other data than is on this machine."
     known = plan.auditable(file)
-    chosen = known.loc[random.SystemRandom().sample(list(known.index), min(points, len(known)))]
+    if known.empty:
+        return f"{skipped}only start points are stored as yet."
+    begun = time.monotonic()
+    found = _recomputed(plan, file, points, seconds)
+    done = len(found.points.drop_duplicates(results.KEYS))
+    outcome = "all equal" if found.passed else "**not all equal**"
+    lines = [
+        f"**Audit.** Recomputed from scratch just now: {done} of {len(known):,} stored points, in "
+        f"{time.monotonic() - begun:.0f} s; {outcome}, up to what rounding explains. Allowed is "
+        "ten times the difference that moving every entry of the start by one unit of rounding "
+        "makes, plus one unit in the sixth digit of a loss, or 0.002 of an accuracy.",
+        "",
+        "| seed | order | step | quantity | stored | recomputed | allowed | equal |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        *(
+            f"| {p.seed} | {p.order} | {p.step} | {p.quantity} | {p.stored:.6g} "
+            f"| {p.recomputed:.6g} | {p.allowed:.1e} | {'yes' if p.equal else '**no**'} |"
+            for p in found.points.itertuples()
+        ),
+    ]
+    return "\n".join(lines)
+
+
+def _recomputed(plan: _Run, file: ResultFile, points: int, seconds: float | None) -> Audit:
+    """Recompute points of a file."""
+    known = plan.auditable(file)
+    rest = known.loc[random.SystemRandom().sample(list(known.index), len(known))]
+    asked = min(points, len(known))
+    compared, done = [], 0
+    begun = time.monotonic()
+    # From scratch, a point at step n takes n maps in any order: the ways to the anchors add up.
+    affordable = np.inf if seconds is None else rest["step"].min()
+    while done < asked and len(fitting := rest[rest["step"] <= affordable]):
+        before = time.monotonic()
+        [stored] = fitting.head(1).to_dict("records")
+        rest = rest.drop(fitting.index[0])
+        compared += _compared(plan, stored)
+        done += 1
+        if seconds is not None and done < asked:
+            now = time.monotonic()
+            left = (seconds - (now - begun)) / (asked - done)
+            affordable = stored["step"] * left / (now - before)
+    return Audit(pd.DataFrame(compared), finished=done == asked, renewed=False)
+
+
+def _compared(plan: _Run, stored: dict[str, Any]) -> list[dict[str, Any]]:
+    """Recompute one stored row and compare each quantity."""
+    seed, step = stored["seed"], stored["step"]
+    [order] = (order for order in plan.orders if order.name == stored["order"])
+    source = _Built(plan.setting, seed)
+    again, nudged = (
+        row
+        for nudge in (False, True)
+        for rows in sweep.compute([Job(source, seed, order, [step], nudge=nudge)])
+        for row in rows
+    )
     compared = []
-    for stored in chosen.to_dict("records"):
-        seed, order, step = stored["seed"], orders[stored["order"]], stored["step"]
-        source = _Built(plan.setting, seed)
-        again, nudged = (
-            row
-            for nudge in (False, True)
-            for rows in sweep.compute([Job(source, seed, order, [step], nudge=nudge)])
-            for row in rows
+    for quantity in dict.fromkeys([*again, *stored]):
+        if quantity in results.KEYS:
+            continue
+        # A quantity that only one of the two has is not a number in the other.
+        old, new, moved = (row.get(quantity, np.nan) for row in (stored, again, nudged))
+        floor = 0.002 if "accuracy" in quantity else 1e-6 * abs(new)
+        allowed = float(np.nan_to_num(10 * abs(moved - new) + floor))  # 0 if both have diverged
+        compared.append(
+            {key: stored[key] for key in results.KEYS}
+            | {
+                "quantity": quantity,
+                "stored": old,
+                "recomputed": new,
+                "allowed": allowed,
+                "equal": bool(np.isclose(old, new, rtol=0, atol=allowed, equal_nan=True)),
+            }
         )
-        for quantity, value in again.items():
-            if quantity in results.KEYS:
-                continue
-            moved = abs(nudged[quantity] - value)
-            floor = 0.002 if quantity.endswith("accuracy") else 1e-6 * abs(value)
-            allowed = float(np.nan_to_num(10 * moved + floor))  # nan or inf: both have diverged
-            equal = np.isclose(stored[quantity], value, rtol=0, atol=allowed, equal_nan=True)
-            compared.append(
-                {key: stored[key] for key in results.KEYS}
-                | {
-                    "quantity": quantity,
-                    "stored": stored[quantity],
-                    "recomputed": value,
-                    "allowed": allowed,
-                    "equal": bool(equal),
-                }
-            )
-    found = Audit(pd.DataFrame(compared), renewed=False)
-    if found.passed and not file.stands_for(identity):
-        plan.store.renew(file, identity, {"points": compared})
-        found = dataclasses.replace(found, renewed=True)
-    return found
+    return compared
 
 
 @dataclass(frozen=True)
@@ -274,7 +360,7 @@ class _Run:
     experiment: Experiment
     setting: Setting
     seeds: list[int]
-    recorded: list[int]
+    recorded: dict[str, list[int]]
     steps: int
     differs: list[str]
     store: Store
@@ -296,7 +382,7 @@ class _Run:
             experiment,
             setting,
             seeds,
-            size.recorded(every),
+            {order.name: size.recorded(order, every) for order in experiment.orders},
             size.steps,
             differs,
             Store(results.root() / name / ",".join([preset, *differs])),
@@ -311,7 +397,7 @@ class _Run:
         return Identity(
             json.loads(json.dumps(dataclasses.asdict(self.setting))),
             provenance.code(),
-            datasets.load(self.setting.data, self.setting.sample).digest if data else None,
+            self.setting.digest() if data else None,
         )
 
     def stale(self, identity: Identity) -> list[str]:
@@ -334,7 +420,7 @@ class _Run:
                 _Built(self.setting, seed),
                 seed,
                 order,
-                [n for n in self.recorded if (seed, order.name, n) not in have],
+                [n for n in self.recorded[order.name] if (seed, order.name, n) not in have],
             )
             for seed in self.seeds
             for order in self.orders

@@ -92,8 +92,10 @@ def trajectory(
     -------
     pandas.DataFrame
         One row for each recorded step, ascending: ``seed``, ``order``, ``step``, then
-        ``<set>_loss`` and, where defined, ``<set>_accuracy`` for each evaluation set. A path that
-        diverges is a result: its losses are ``inf`` or ``nan`` from then on.
+        ``<set>_loss`` and, where defined, ``<set>_accuracy`` for each evaluation set and for
+        ``batch``, the batch that was applied last (:meth:`revlib.tasks.Task.evaluate`; backward
+        that is the batch after the anchor, the same at every step). A path that diverges is a
+        result: its losses are ``inf`` or ``nan`` from then on.
 
     Raises
     ------
@@ -171,7 +173,7 @@ def _compute(
 ) -> Iterator[list[Row]]:
     total = sum(run.order.cost(run.recorded) for run in runs)
     with (
-        _workers(workers, cluster) as parallel,
+        pool(workers, cluster) as parallel,
         tqdm(total=total, unit=" maps", disable=not progress, mininterval=1) as bar,
     ):
         while spines := [run for run in runs if run.spine]:
@@ -361,9 +363,9 @@ class _Done:
 
 def _advance(piece: _Piece, index: int = 0) -> tuple[int, _Done]:
     """Work on a piece for a while (in a worker), and hand over what there is."""
-    _end_with_parent()
+    end_with_parent()
     job, order = piece.job, piece.job.order
-    with _one_thread():
+    with one_thread():
         trainer, start = _trainer(job)
         rows, maps, done = [], 0, 0
         states = {0: start, **piece.states}
@@ -374,7 +376,8 @@ def _advance(piece: _Piece, index: int = 0) -> tuple[int, _Done]:
                 maps += n - order.anchor(n) if n else 0
                 if n in piece.recorded:
                     key = {"seed": job.seed, "order": order.name, "step": n}
-                    rows.append(key | trainer.task.evaluate(trainer.model(chain)))
+                    last = order.anchor(n) + 1 if n else None
+                    rows.append(key | trainer.task.evaluate(trainer.model(chain), last))
             if time.monotonic() > deadline:
                 break
         rest = piece.groups[done:]
@@ -459,7 +462,11 @@ def _source(task: Task, workers: int) -> Iterator[Callable[[], Task]]:
 
 
 @contextlib.contextmanager
-def _workers(workers: int, cluster: str | None) -> Iterator[joblib.Parallel]:
+def pool(workers: int, cluster: str | None = None) -> Iterator[joblib.Parallel]:
+    """Open the processes that compute, on this machine or of a Dask cluster.
+
+    Results are handed over as they come, in any order.
+    """
     options = {"return_as": "generator_unordered", "batch_size": 1}
     if cluster is None:
         with joblib.Parallel(workers, **options) as parallel:
@@ -487,7 +494,7 @@ def _workers(workers: int, cluster: str | None) -> Iterator[joblib.Parallel]:
 
 
 @functools.cache
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """Let a worker end with the process that started it, however that ends, and only then."""
     parent = os.getppid()
 
@@ -502,7 +509,7 @@ def _end_with_parent() -> None:
 
 
 @contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """Compute with one thread: the sums, and so the numbers, depend on how many there are."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

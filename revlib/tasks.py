@@ -18,12 +18,19 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from revlib import datasets, models
+from revlib import datasets, models, provenance
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 
-EVALUATION_CHUNK = 1000  # examples evaluated at once: bounds the memory, not the result
+EVALUATION_CHUNK = 1000  # examples evaluated at once: bounds the memory
+
+LAST_BATCH = "batch"
+"""The evaluation set that every iterate has besides those of its task: the batch applied last."""
+
+BY_BATCH = "_by_batch"
+"""Marks what was evaluated with the statistics of the evaluated examples (batch normalisation)."""
 
 
 @dataclass
@@ -45,7 +52,8 @@ class Task:
         Makes the optimizer from the parameters, for example
         ``functools.partial(torch.optim.SGD, lr=0.1)``.
     evaluation
-        The sets on which iterates are evaluated, by name: ``{"test": (inputs, targets)}``.
+        The sets on which iterates are evaluated, by name: ``{"test": (inputs, targets)}``. The
+        name ``"batch"`` is taken by the batch that was applied last.
     seed
         Names the run in tables, and seeds what the model itself draws while training (dropout).
     """
@@ -96,6 +104,11 @@ class Task:
         ValueError
             If they do not.
         """
+        if LAST_BATCH in self.evaluation:
+            raise ValueError(
+                f"An evaluation set cannot be called '{LAST_BATCH}': that is the batch which was "
+                "applied last. Give it another name."
+            )
         inputs, targets = self.batch(1)
         try:
             with torch.no_grad(), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
@@ -150,28 +163,60 @@ class Task:
         self._drawn.extend(itertools.islice(self._rest, max(0, n - len(self._drawn))))
 
     @torch.inference_mode()
-    def evaluate(self, model: nn.Module) -> dict[str, float]:
+    def evaluate(self, model: nn.Module, last: int | None = None) -> dict[str, float]:
         """Return ``<set>_loss`` and, for classification, ``<set>_accuracy`` of a model.
 
         The model is evaluated in evaluation mode and left in the mode it was in. The accuracy is
         defined where the targets are whole numbers and the output has shape (examples, classes).
+        Batch normalisation then uses its running statistics; of a model that has it, each set is
+        also evaluated with the statistics of the evaluated examples (`EVALUATION_CHUNK` at once),
+        as ``<set>_loss_by_batch`` and ``<set>_accuracy_by_batch``.
+
+        Parameters
+        ----------
+        model
+            The model.
+        last
+            The number of the batch that was applied last, which is then a further set, ``batch``.
         """
+        sets = dict(self.evaluation)
+        if last is not None:
+            sets[LAST_BATCH] = self.batch(last)
+        normalising = [m for m in model.modules() if isinstance(m, _BatchNorm)]
         training = model.training
         model.eval()
         measured = {}
-        for name, (inputs, targets) in self.evaluation.items():
-            loss, correct = 0.0, 0.0
-            parts = inputs.split(EVALUATION_CHUNK), targets.split(EVALUATION_CHUNK)
-            for x, y in zip(*parts, strict=True):
-                output = model(x)
-                loss += self.loss(output, y).item() * len(x)
-                classifies = output.ndim == 2 and y.ndim == 1 and not y.is_floating_point()
-                if classifies:
-                    correct += (output.argmax(1) == y).sum().item()
-            measured[f"{name}_loss"] = loss / len(inputs)
-            if classifies:
-                measured[f"{name}_accuracy"] = correct / len(inputs)
+        for name, examples in sets.items():
+            measured |= self._evaluate(model, name, examples, "")
+        if normalising:
+            tracked = [m.track_running_stats for m in normalising]
+            for (
+                module
+            ) in normalising:  # in this state it uses no running statistics, and keeps them
+                module.train()
+                module.track_running_stats = False
+            for name, examples in self.evaluation.items():
+                measured |= self._evaluate(model, name, examples, BY_BATCH)
+            for module, was in zip(normalising, tracked, strict=True):
+                module.track_running_stats = was
         model.train(training)
+        return measured
+
+    def _evaluate(
+        self, model: nn.Module, name: str, examples: Batch, suffix: str
+    ) -> dict[str, float]:
+        inputs, targets = examples
+        loss, correct = 0.0, 0.0
+        parts = inputs.split(EVALUATION_CHUNK), targets.split(EVALUATION_CHUNK)
+        for x, y in zip(*parts, strict=True):
+            output = model(x)
+            loss += self.loss(output, y).item() * len(x)
+            classifies = output.ndim == 2 and y.ndim == 1 and not y.is_floating_point()
+            if classifies:
+                correct += (output.argmax(1) == y).sum().item()
+        measured = {f"{name}_loss{suffix}": loss / len(inputs)}
+        if classifies:
+            measured[f"{name}_accuracy{suffix}"] = correct / len(inputs)
         return measured
 
 
@@ -223,42 +268,91 @@ def _permutation(length: int, seed: int, epoch: int) -> torch.Tensor:
 
 
 @dataclass(frozen=True)
+class IndependentBatches:
+    """An endless stream of batches whose examples are drawn independently, with replacement.
+
+    The parameters are those of :class:`ShuffledEpochs`.
+    """
+
+    inputs: torch.Tensor
+    targets: torch.Tensor
+    size: int
+    seed: int
+
+    def __getitem__(self, index: int) -> Batch:
+        """Return batch ``B_{index + 1}``."""
+        generator = np.random.default_rng((self.seed, index))
+        chosen = torch.from_numpy(generator.integers(len(self.inputs), size=self.size))
+        return self.inputs[chosen], self.targets[chosen]
+
+
+SAMPLINGS = {"epochs": ShuffledEpochs, "independent": IndependentBatches}
+
+SCALINGS = ("unit", "standardised")
+
+FUNCTIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "x^2": lambda x: x**2,
+    "cos(10x)": lambda x: torch.cos(10 * x),
+    "x^3": lambda x: x**3,
+}
+"""The functions of Section A.1, by the name of the data set that is drawn from each."""
+
+
+@dataclass(frozen=True)
 class Setting:
     """All choices that determine the numbers of an experiment, for any seed, order and step.
+
+    A choice that does not arise (the stem of a network that has none) is None.
 
     Parameters
     ----------
     data
-        Name of the data set (:func:`revlib.datasets.load`).
+        Name of an image data set (:func:`revlib.datasets.load`), or of a function in
+        :data:`FUNCTIONS`, which is learned from its values on [-1, 1].
     sample
         Whether to use the small sample that comes with the package instead of the full set.
+    model
+        ``"mlp"`` (ReLU), ``"resnet18"``, ``"resnet50"`` or ``"vgg19"``.
     hidden
-        Widths of the hidden layers of the MLP (ReLU).
+        Widths of the hidden layers of the MLP.
+    stem, normalisation
+        Of the convolutional networks (:func:`revlib.models.resnet`, :func:`revlib.models.vgg19`).
+    init
+        Initialisation of the parameters: for the MLP a name in :data:`revlib.models.INITS`; the
+        convolutional networks have only ``"torchvision"``, that library's own.
+    scaling
+        ``"unit"``: pixels in [0, 1], the argument of a function as it is, in [-1, 1];
+        ``"standardised"``: then shifted and scaled, each colour on its own, to mean 0 and standard
+        deviation 1 over the training set.
+    sampling
+        ``"epochs"`` (:class:`ShuffledEpochs`) or ``"independent"`` (:class:`IndependentBatches`).
     batch_size
         Examples in a batch.
     learning_rate
         The paper's h.
-    init
-        Initialisation of the weights (:func:`revlib.models.mlp`).
-    scaling
-        ``"unit"``: pixels in [0, 1]; ``"standardised"``: then shifted and scaled to mean 0 and
-        standard deviation 1 over the training set.
-    train_examples
-        How many examples, the first of the training set, the training curves are evaluated on.
+    train_examples, test_examples
+        How many examples, the first of the training and of the test set, the curves are evaluated
+        on; all of them if None.
     """
 
     data: str
     sample: bool
-    hidden: tuple[int, ...]
-    batch_size: int
-    learning_rate: float
+    model: str
+    hidden: tuple[int, ...] | None
+    stem: str | None
+    normalisation: str | None
     init: str
     scaling: str
-    train_examples: int
+    sampling: str
+    batch_size: int
+    learning_rate: float
+    train_examples: int | None
+    test_examples: int | None
 
     def __post_init__(self) -> None:
         """Let the widths be given as a list, as papermill passes them."""
-        object.__setattr__(self, "hidden", tuple(self.hidden))
+        if self.hidden is not None:
+            object.__setattr__(self, "hidden", tuple(self.hidden))
 
     def changed(self, **changes: Any) -> Setting:
         """Return the setting with some fields changed; those given as None stay as they are.
@@ -274,6 +368,18 @@ class Setting:
                 raise ValueError(f"A setting has no '{name}'. It has: {', '.join(names)}.")
         return dataclasses.replace(self, **{k: v for k, v in changes.items() if v is not None})
 
+    def digest(self) -> str:
+        """Return a digest of the data; equal data have the same digest.
+
+        Raises
+        ------
+        revlib.datasets.DataNotFoundError
+            If the data is not on this machine and cannot be downloaded.
+        """
+        if self.data in FUNCTIONS:
+            return provenance.digest(self.data)  # the name says it all
+        return datasets.load(self.data, self.sample).digest
+
 
 def build(setting: Setting, seed: int) -> Task:
     """Return the task that a setting describes, for one seed.
@@ -287,29 +393,65 @@ def build(setting: Setting, seed: int) -> Task:
     revlib.datasets.DataNotFoundError
         If the data is not on this machine and cannot be downloaded.
     """
+    if setting.sampling not in SAMPLINGS:
+        raise ValueError(
+            f"'{setting.sampling}' is not a sampling. Valid are: {', '.join(SAMPLINGS)}."
+        )
     x_train, y_train, x_test, y_test = _scaled(setting.data, setting.sample, setting.scaling)
-    kept = setting.train_examples
-    classes = len(datasets.load(setting.data, setting.sample).classes)
-    widths = (x_train[0].numel(), *setting.hidden, classes)
+    classifies = setting.data not in FUNCTIONS
+    classes = datasets.load(setting.data, setting.sample).classes if classifies else "y"
+    kept, shown = setting.train_examples, setting.test_examples
     return Task(
-        model=models.mlp(widths, setting.init, seed),
-        loss=nn.functional.cross_entropy,
-        batches=ShuffledEpochs(x_train, y_train, setting.batch_size, seed),
+        model=_model(setting, x_train[0], len(classes), seed),
+        loss=nn.functional.cross_entropy if classifies else nn.functional.mse_loss,
+        batches=SAMPLINGS[setting.sampling](x_train, y_train, setting.batch_size, seed),
         optimizer=functools.partial(torch.optim.SGD, lr=setting.learning_rate),
-        evaluation={"train": (x_train[:kept], y_train[:kept]), "test": (x_test, y_test)},
+        evaluation={
+            "train": (x_train[:kept], y_train[:kept]),
+            "test": (x_test[:shown], y_test[:shown]),
+        },
         seed=seed,
     )
 
 
+def _model(setting: Setting, example: torch.Tensor, outputs: int, seed: int) -> nn.Module:
+    if setting.model == "mlp":
+        return models.mlp((example.numel(), *setting.hidden, outputs), setting.init, seed)
+    if setting.model not in models.CONVOLUTIONAL:
+        known = ", ".join(("mlp", *models.CONVOLUTIONAL))
+        raise ValueError(f"There is no model '{setting.model}'. Valid are: {known}.")
+    if setting.init != "torchvision":
+        raise ValueError(
+            f"'{setting.init}' is not an initialisation of {setting.model}. "
+            "It has torchvision's own: torchvision."
+        )
+    return models.convolutional(setting.model, outputs, setting.stem, setting.normalisation, seed)
+
+
 @functools.lru_cache(maxsize=2)
 def _scaled(name: str, sample: bool, scaling: str) -> tuple[torch.Tensor, ...]:
-    """Return the training and test inputs (float32) and labels (int64)."""
-    data = datasets.load(name, sample=sample)
-    x_train, x_test = (torch.tensor(x).float() / 255 for x in (data.x_train, data.x_test))
+    """Return the training and test inputs (float32), and labels (int64) or values (float32)."""
+    if scaling not in SCALINGS:
+        raise ValueError(f"'{scaling}' is not a scaling. Valid are: {', '.join(SCALINGS)}.")
+    if name in FUNCTIONS:
+        # x_i = -1 + 2i/100, i = 0, …, 100; tested half way between.
+        x_train = (-1 + torch.arange(101) / 50)[:, None]
+        x_test = x_train[:-1] + 0.01
+        y_train, y_test = FUNCTIONS[name](x_train), FUNCTIONS[name](x_test)
+    else:
+        data = datasets.load(name, sample=sample)
+        x_train, x_test = (_pixels(x) for x in (data.x_train, data.x_test))
+        y_train, y_test = (torch.tensor(y).long() for y in (data.y_train, data.y_test))
     if scaling == "standardised":
-        mean, std = x_train.mean(), x_train.std()
+        over = tuple(axis for axis in range(x_train.ndim) if axis != 1 or x_train.ndim < 4)
+        mean, std = x_train.mean(over, keepdim=True), x_train.std(over, keepdim=True)
         x_train, x_test = (x_train - mean) / std, (x_test - mean) / std
-    elif scaling != "unit":
-        raise ValueError(f"'{scaling}' is not a scaling. Valid are: unit, standardised.")
-    y_train, y_test = (torch.tensor(y).long() for y in (data.y_train, data.y_test))
     return x_train, y_train, x_test, y_test
+
+
+def _pixels(images: np.ndarray) -> torch.Tensor:
+    """Return images as numbers in [0, 1], of shape (N, H, W) or, with colours, (N, 3, H, W)."""
+    pixels = torch.tensor(images)
+    if pixels.ndim == 4:
+        pixels = pixels.movedim(3, 1).contiguous()
+    return pixels.float() / 255

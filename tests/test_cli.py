@@ -184,8 +184,8 @@ def test_audit_passes_and_fails_by_its_exit_status(tiny, capsys, monkeypatch):
     assert len(out.splitlines()) == 1 + 2 * 4 + 1
     evaluate = Task.evaluate
 
-    def changed(task, model):
-        return {name: value + 0.01 for name, value in evaluate(task, model).items()}
+    def changed(task, model, last=None):
+        return {name: value + 0.01 for name, value in evaluate(task, model, last).items()}
 
     monkeypatch.setattr(Task, "evaluate", changed)
     status, out, _ = call(capsys, "audit tiny --preset ci --points 2")

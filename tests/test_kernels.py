@@ -70,6 +70,7 @@ def test_the_bits_depend_neither_on_the_stack_nor_on_what_else_is_recorded(order
         patch.setattr(kernels, "STACK_BYTES", size)
         part = trajectory(problem, order, STEPS, record)
     expected = whole[whole["step"].isin(record)].reset_index(drop=True)
+    expected = expected.dropna(axis=1, how="all")  # at the start no batch has been applied
     pd.testing.assert_frame_equal(part, expected, check_exact=True)
 
 

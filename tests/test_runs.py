@@ -167,9 +167,9 @@ def test_each_worker_computes_with_one_thread(tiny, monkeypatch):
     used = set()
     evaluate = Task.evaluate
 
-    def watched(task, model):
+    def watched(task, model, last=None):
         used.add(torch.get_num_threads())
-        return evaluate(task, model)
+        return evaluate(task, model, last)
 
     monkeypatch.setattr(Task, "evaluate", watched)
     try:
@@ -325,8 +325,8 @@ def use_other_code(patch):
 
 
 def shifted(evaluate):
-    def measure(task, model):
-        found = evaluate(task, model)
+    def measure(task, model, last=None):
+        found = evaluate(task, model, last)
         return found | {"test_loss": found["test_loss"] + 0.01}
 
     return measure

@@ -51,7 +51,8 @@ def defined(problem, order, steps=STEPS, record=None):
     for n, state in iterates(maps, trainer.state(), order, record):
         evaluated = Trainer(problem)
         evaluated.load(state)
-        measured = problem.evaluate(evaluated.model())
+        last = order.anchor(n) + 1 if n else None
+        measured = problem.evaluate(evaluated.model(), last)
         rows.append({"seed": problem.seed, "order": order.name, "step": n, **measured})
     return pd.DataFrame(rows)
 

@@ -16,12 +16,17 @@ from revlib.tasks import Setting
 SETTING = Setting(
     data="fashion_mnist",
     sample=True,
+    model="mlp",
     hidden=(8,),
-    batch_size=4,
-    learning_rate=0.05,
+    stem=None,
+    normalisation=None,
     init="he",
     scaling="unit",
+    sampling="epochs",
+    batch_size=4,
+    learning_rate=0.05,
     train_examples=50,
+    test_examples=None,
 )
 TINY = Experiment(
     name="tiny",
