@@ -7,7 +7,6 @@ or not complete give *not yet run*.
 
 from __future__ import annotations
 
-import inspect
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
@@ -20,6 +19,7 @@ import scipy.stats
 import yaml
 
 from revlib import experiments, results, runs, stability
+from revlib.experiments import Preset
 
 VERDICTS = {
     "reproduced": "what the criterion asks for holds on every seed, and on at least three.",
@@ -131,7 +131,7 @@ def load(path: Path | None = None) -> list[Claim]:
     """
     path = results.root().with_name("claims.yml") if path is None else path
     try:
-        entries = yaml.safe_load(path.read_text())
+        entries = yaml.safe_load(path.read_bytes())
     except FileNotFoundError:
         raise ValueError(f"There are no claims at {path}; call this inside the project.") from None
     except yaml.YAMLError as error:
@@ -153,44 +153,45 @@ def judge(claim: Claim) -> Verdict:
 
     Only seeds count of which every recorded step of the preset ``paper`` inside the windows is
     stored, for all orders of the claim. Where the quantity has several readings, each is judged;
-    if they differ, the claim is *under-specified*.
+    if they differ, the claim is *under-specified*. A reading that was not recorded is left out,
+    and the evidence says so.
     """
-    preset = experiments.get(claim.experiment).preset("paper")
     file = runs.source(claim.experiment)
-    table = pd.DataFrame(columns=results.KEYS) if file is None else file.table()
-    table = table[table["order"].isin(claim.orders)]
-    complete = _complete(table, claim)
-    table = table[table["seed"].isin(complete)]
-    readings = {
-        quantity: CRITERIA[claim.criterion].judge(claim, quantity, table)
-        if quantity in table and table[quantity].notna().any()
-        else _Reading("not yet run", "not recorded.")
-        for quantity in claim.quantity
-        if complete
-    }
+    rows = pd.DataFrame(columns=results.KEYS) if file is None else file.table()
+    rows = rows[rows["order"].isin(claim.orders)]
+    seeds = _complete(rows, claim)
+    rows = rows[rows["seed"].isin(seeds)]
+    criterion = CRITERIA[claim.criterion]
+    recorded = [name for name in claim.quantity if seeds and name in rows]
+    paths = rows[rows["step"].isin(_needed(claim))]  # the same steps of all seeds and orders
+    readings = {name: criterion.judge(claim, name, _finite(paths, name)) for name in recorded}
     told = {reading.verdict for reading in readings.values()} - {"not yet run"}
-    if not complete:
-        evidence = _missing(claim)
-    elif len(claim.quantity) == 1:
-        evidence = readings[claim.quantity[0]].evidence
+    if not seeds:
+        evidence = _missing(claim, file is not None)
+    elif len(claim.quantity) == 1 and readings:
+        [evidence] = (reading.evidence for reading in readings.values())
     else:
         evidence = " ".join(
-            f"*{QUANTITIES[quantity]}* – {reading.verdict}: {reading.evidence}"
-            for quantity, reading in readings.items()
+            f"*{QUANTITIES[name].capitalize()}*: "
+            + (
+                f"{found.verdict}. {found.evidence}"
+                if (found := readings.get(name))
+                else "not recorded."
+            )
+            for name in claim.quantity
         )
+    cases = [found.cases.assign(quantity=name) for name, found in readings.items()]
     return Verdict(
         claim=claim,
         verdict=told.pop() if len(told) == 1 else "under-specified" if told else "not yet run",
-        seeds=len(complete),
-        steps=table["step"].nunique(),
-        length=preset.steps + 1,
+        seeds=len(seeds),
+        steps=rows["step"].nunique(),
+        length=experiments.get(claim.experiment).preset("paper").steps + 1,
         evidence=evidence,
-        per_seed=pd.concat(
-            [r.cases.assign(quantity=name) for name, r in readings.items() if r.cases is not None]
-            or [pd.DataFrame(columns=[*_CASE, "quantity"])],
-            ignore_index=True,
-        )[["quantity", *_CASE]],
-        file=None if file is None else str(file.stem.relative_to(results.root())),
+        per_seed=pd.concat(cases, ignore_index=True)[["quantity", *_CASE]]
+        if cases
+        else pd.DataFrame(columns=["quantity", *_CASE]),
+        file=None if file is None else file.stem.relative_to(results.root()).as_posix(),
     )
 
 
@@ -219,6 +220,11 @@ def table(chapter: str | None = None) -> pd.DataFrame:
         }
         for found in _verdicts(chapter)
     )
+
+
+def page() -> Path:
+    """Return the file that the book's front page includes: :func:`front`, written down."""
+    return results.root().with_name("verdicts.md")
 
 
 def front() -> str:
@@ -260,7 +266,7 @@ def of_chapter(chapter: str) -> str:
                 for row in rows
             ),
             "",
-            *(f"- **{name}**: {_rule(name)}" for name in used),
+            *(f"- **{name}**: {CRITERIA[name].rule}" for name in used),
             "",
             f"Judged from the stored results {', '.join(f'`{file}`' for file in files)}."
             if files
@@ -269,32 +275,26 @@ def of_chapter(chapter: str) -> str:
     )
 
 
-# Criteria: each is told to the reader by the first paragraph of its docstring.
-
-_CASE = ["seed", "first", "last", "value", "holds"]
+# Criteria
 
 
 class _Reading(NamedTuple):
-    """What one reading of a claim gives."""
+    """What one reading of a claim gives: the verdict, the evidence, and each seed and window."""
 
     verdict: str
     evidence: str
-    cases: pd.DataFrame | None = None
+    cases: pd.DataFrame
 
 
-def calmer(claim: Claim, quantity: str, table: pd.DataFrame) -> _Reading:
-    """On each seed and window, the standard deviation along the first path is divided by that along the second. Reproduced: all ratios are above 1, on at least three seeds, and so is the 95 % interval of their geometric mean in each window. Partly: all ratios are above 1, or the interval is in one of the windows. A path that has diverged is the less calm one.
-
-    Source: "less variability", "decreased variance" (Section 4, Appendix A).
-    """  # noqa: E501
+def _calmer(claim: Claim, quantity: str, paths: pd.DataFrame) -> _Reading:
     first_order, second_order = claim.orders
     cases, means = [], []
     for first, last in claim.windows:
-        spread = _pivot(table, quantity, first, last, "spread").fillna(np.inf)
+        spread = _statistic(paths, quantity, first, last, "spread").fillna(np.inf)
         # Where neither moves or both have diverged, the ratio is not a number, and not above 1.
         ratio = spread[first_order] / spread[second_order]
         cases.append(_cases(first, last, ratio, ratio > 1))
-        means.append(stability.compare(table, quantity, first, last, orders=claim.orders))
+        means.append(stability.compare(paths, quantity, first, last, orders=claim.orders))
     found = pd.concat(cases, ignore_index=True)
     sure = [mean.low > 1 for mean in means]
     if found["holds"].all() and all(sure) and found["seed"].nunique() >= ENOUGH_SEEDS:
@@ -302,125 +302,152 @@ def calmer(claim: Claim, quantity: str, table: pd.DataFrame) -> _Reading:
     else:
         verdict = "partly" if found["holds"].all() or any(sure) else "not reproduced"
     windows = [
-        f"{mean.ratio:.2g}"
-        + (f" ({mean.low:.2g} to {mean.high:.2g})" if np.isfinite(mean.low) else "")
-        + f" over {_steps(first, last)}"
+        f"{stability.rounded(mean.ratio)}"
+        + (
+            f" ({stability.rounded(mean.low)} to {stability.rounded(mean.high)})"
+            if np.isfinite(mean.low)
+            else ""
+        )
+        + f" over steps {first} to {last}"
         for (first, last), mean in zip(claim.windows, means, strict=True)
     ]
     return _Reading(
         verdict,
-        f"spread of {first_order} divided by that of {second_order}, geometric mean over seeds: "
-        f"{', '.join(windows)}; above 1 in {_count(found)}.",
+        f"Spread of {first_order} divided by that of {second_order}: {', '.join(windows)}; "
+        f"above 1 in {_count(found)}.",
         found,
     )
 
 
-def lower_at_a_step(claim: Claim, quantity: str, table: pd.DataFrame) -> _Reading:
-    """At the last recorded step of each window, the second order has the lower value on more seeds than a coin toss explains (one-sided sign test at 5 %, which takes at least five seeds). Reproduced: at each of these steps. Partly: at some. No expectation at a step can differ where all orders of the batches are equally likely, so this is the part of "faster" that can only come about by chance.
-
-    Source: "converges faster" (Section 4, A.2 to A.4, A.6), read as a statement about a step.
-    """  # noqa: E501
+def _lower_at_a_step(claim: Claim, quantity: str, paths: pd.DataFrame) -> _Reading:
     first_order, second_order = claim.orders
-    cases, sure, told = [], [], []
+    cases, sure, words = [], [], []
     for first, last in claim.windows:
-        step = table.loc[table["step"].between(first, last), "step"].max()
-        at = table[table["step"] == step].pivot(index="seed", columns="order", values=quantity)
-        at = at.where(np.isfinite(at), np.inf)  # a path that has diverged is not the lower one
-        lower, tied = at[second_order] < at[first_order], at[second_order] == at[first_order]
-        with np.errstate(invalid="ignore"):
-            cases.append(_cases(step, step, at[second_order] - at[first_order], lower))
-        decided = int((~tied).sum())
-        p = scipy.stats.binomtest(int(lower.sum()), decided, alternative="greater").pvalue if (
-            decided
-        ) else 1.0
+        step = paths.loc[paths["step"].between(first, last), "step"].max()
+        at = paths[paths["step"] == step].pivot(index="seed", columns="order", values=quantity)
+        at = at.fillna(np.inf)  # a path that has diverged is not the lower one
+        lower = at[second_order] < at[first_order]
+        decided = int((at[second_order] != at[first_order]).sum())
+        p = 1.0
+        if decided:
+            p = scipy.stats.binomtest(int(lower.sum()), decided, alternative="greater").pvalue
+        cases.append(_cases(step, step, at[second_order] - at[first_order], lower))
         sure.append(p <= 0.05)
-        told.append(f"on {lower.sum()} of {len(at)} at step {step} (p = {p:.2g})")
-    found = pd.concat(cases, ignore_index=True)
-    told = f"of the seeds, {second_order} is lower {', '.join(told)}."
+        words.append(f"at step {step} on {lower.sum()} of {len(at)} seeds (p = {p:.2g})")
+    evidence = f"Lower with {second_order}: {', '.join(words)}."
     if len(at) < SIGN_TEST_SEEDS:
-        return _Reading(
-            "not yet run", f"{told} The sign test takes {SIGN_TEST_SEEDS} seeds.", found
-        )
-    verdict = "reproduced" if all(sure) else "partly" if any(sure) else "not reproduced"
-    return _Reading(verdict, told, found)
+        verdict = "not yet run"
+        evidence += f" A sign test takes {SIGN_TEST_SEEDS} seeds."
+    else:
+        verdict = "reproduced" if all(sure) else "partly" if any(sure) else "not reproduced"
+    return _Reading(verdict, evidence, pd.concat(cases, ignore_index=True))
 
 
-def apart(claim: Claim, quantity: str, table: pd.DataFrame) -> _Reading:
-    """On each seed and window, the mean levels of the two paths differ by more than the two paths fluctuate: by more than the sum of their standard deviations. Reproduced: in all cases, on at least three seeds. Partly: in more than half.
-
-    Source: "converge again, but to a different point" (Section 4, Figure 3).
-    """  # noqa: E501
+def _apart(claim: Claim, quantity: str, paths: pd.DataFrame) -> _Reading:
     one, other = claim.orders
     cases = []
     for first, last in claim.windows:
-        mean, spread = (_pivot(table, quantity, first, last, what) for what in ("mean", "spread"))
+        mean = _statistic(paths, quantity, first, last, "mean")
+        spread = _statistic(paths, quantity, first, last, "spread")
         gap = (mean[one] - mean[other]).abs()
         noise = spread[one] + spread[other]
         cases.append(_cases(first, last, gap / noise, gap > noise))
     found = pd.concat(cases, ignore_index=True)
     return _Reading(
         _share(found),
-        f"difference of the levels of {one} and {other} divided by the sum of their spreads: "
+        f"Difference of the levels of {one} and {other} divided by the sum of their spreads: "
         f"median {found['value'].median():.2g}; above 1 in {_count(found)}.",
         found,
     )
 
 
-def covers(claim: Claim, quantity: str, table: pd.DataFrame) -> _Reading:
-    """On each seed and window, the mean levels of the second and the third path lie between the lowest and the highest value of the first. Reproduced: in all cases, on at least three seeds. Partly: in more than half.
-
-    Source: "forward SGD seems to oscillate between these two points" (Section 4, Figure 3).
-    """  # noqa: E501
+def _covers(claim: Claim, quantity: str, paths: pd.DataFrame) -> _Reading:
     wandering, *settled = claim.orders
     cases = []
     for first, last in claim.windows:
-        mean = _pivot(table, quantity, first, last, "mean")[settled]
-        inside = table[(table["order"] == wandering) & table["step"].between(first, last)]
+        mean = _statistic(paths, quantity, first, last, "mean")[settled]
+        lowest, highest = mean.min(axis=1, skipna=False), mean.max(axis=1, skipna=False)
+        inside = paths[(paths["order"] == wandering) & paths["step"].between(first, last)]
         path = inside.groupby("seed")[quantity]
         low, high = path.min(), path.max()
-        gap = mean.max(axis=1) - mean.min(axis=1)
-        holds = (low <= mean.min(axis=1)) & (mean.max(axis=1) <= high) & mean.notna().all(axis=1)
-        cases.append(_cases(first, last, (high - low) / gap, holds))
+        holds = (low <= lowest) & (highest <= high)
+        cases.append(_cases(first, last, (high - low) / (highest - lowest), holds))
     found = pd.concat(cases, ignore_index=True)
     return _Reading(
         _share(found),
-        f"range of {wandering} divided by the distance of the levels of {' and '.join(settled)}: "
-        f"median {found['value'].median():.2g}; both levels are inside in {_count(found)}.",
+        f"Range of {wandering} divided by the distance of the levels of {' and '.join(settled)}: "
+        f"median {found['value'].median():.2g}; both levels lie inside in {_count(found)}.",
         found,
     )
 
 
 class Criterion(NamedTuple):
-    """How a claim is judged, and how many orders it compares."""
+    """How a claim is judged.
 
-    judge: Callable[[Claim, str, pd.DataFrame], _Reading]
+    Parameters
+    ----------
+    rule
+        What is compared and what gives which verdict, for the reader.
+    orders
+        How many orders it takes.
+    judge
+        Judges one reading of a claim, from the paths of its complete seeds.
+    """
+
+    rule: str
     orders: int
+    judge: Callable[[Claim, str, pd.DataFrame], _Reading]
 
 
 CRITERIA = {
-    "calmer": Criterion(calmer, 2),
-    "lower_at_a_step": Criterion(lower_at_a_step, 2),
-    "apart": Criterion(apart, 2),
-    "covers": Criterion(covers, 3),
+    "calmer": Criterion(
+        "On each seed and window the standard deviation along the first path is divided by that "
+        "along the second. *Reproduced*: all ratios are above 1, on at least three seeds, and in "
+        "each window so is the 95 % interval of their geometric mean over seeds. *Partly*: all "
+        "ratios are above 1, or the interval is in some window. A path that has diverged is the "
+        "less calm one.",
+        2,
+        _calmer,
+    ),
+    "lower_at_a_step": Criterion(
+        "At the last step of each window, the second order has the lower value on more seeds than "
+        "a coin toss explains, by a one-sided sign test at 5 %. *Reproduced*: at each of these "
+        "steps. *Partly*: at some. Where all orders of the batches are equally likely it is a coin "
+        "toss, and can be reproduced by chance only.",
+        2,
+        _lower_at_a_step,
+    ),
+    "apart": Criterion(
+        "On each seed and window, the mean levels of the two paths differ by more than the sum of "
+        "their standard deviations. *Reproduced*: in all cases, on at least three seeds. "
+        "*Partly*: in more than half.",
+        2,
+        _apart,
+    ),
+    "covers": Criterion(
+        "On each seed and window, the mean levels of the second and the third path lie between "
+        "the lowest and the highest value of the first. *Reproduced*: in all cases, on at least "
+        "three seeds. *Partly*: in more than half.",
+        3,
+        _covers,
+    ),
 }
+"""The criteria by name."""
 
 
-def _rule(criterion: str) -> str:
-    """Return what a criterion asks for, as the reader is told it."""
-    return inspect.getdoc(CRITERIA[criterion].judge).partition("\n\n")[0]
-
-
-def _pivot(table: pd.DataFrame, quantity: str, first: int, last: int, what: str) -> pd.DataFrame:
+def _statistic(paths: pd.DataFrame, quantity: str, first: int, last: int, what: str):
     """Return a statistic of each path over a window: a row a seed, a column an order."""
-    paths = stability.fluctuation(table, quantity, first, last)
-    return paths.pivot(index="seed", columns="order", values=what)
+    found = stability.fluctuation(paths, quantity, first, last)
+    return found.pivot(index="seed", columns="order", values=what)
+
+
+_CASE = ["seed", "first", "last", "value", "holds"]
 
 
 def _cases(first: int, last: int, value: pd.Series, holds: pd.Series) -> pd.DataFrame:
     """Return a row for each seed."""
-    return pd.DataFrame(
-        {"seed": value.index, "first": first, "last": last, "value": value, "holds": holds}
-    )[_CASE].reset_index(drop=True)
+    columns = (value.index, first, last, value.to_numpy(), holds.to_numpy())
+    return pd.DataFrame(dict(zip(_CASE, columns, strict=True)))
 
 
 def _share(cases: pd.DataFrame) -> str:
@@ -430,15 +457,15 @@ def _share(cases: pd.DataFrame) -> str:
 
 
 def _count(cases: pd.DataFrame) -> str:
-    seeds, windows = cases["seed"].nunique(), len(cases) // cases["seed"].nunique()
+    seeds = cases["seed"].nunique()
     return (
-        f"{cases['holds'].sum()} of {len(cases)} cases ({seeds} seed{'s' * (seeds > 1)}, "
-        f"{windows} window{'s' * (windows > 1)})"
+        f"{cases['holds'].sum()} of {len(cases)} cases "
+        f"({_plural(seeds, 'seed')}, {_plural(len(cases) // seeds, 'window')})"
     )
 
 
-def _steps(first: int, last: int) -> str:
-    return f"steps {first} to {last}"
+def _plural(count: int, what: str) -> str:
+    return f"{count} {what}{'s' * (count != 1)}"
 
 
 # Which data there are
@@ -460,11 +487,20 @@ def _complete(table: pd.DataFrame, claim: Claim) -> list[int]:
     ]
 
 
-def _missing(claim: Claim) -> str:
+def _finite(rows: pd.DataFrame, quantity: str) -> pd.DataFrame:
+    """Return rows in which a quantity is not a number wherever the path has diverged.
+
+    The accuracy of a diverged network is a number, and a very calm one.
+    """
+    loss = rows[quantity.replace("accuracy", "loss")]
+    return rows.assign(**{quantity: rows[quantity].where(np.isfinite(loss.astype(float)))})
+
+
+def _missing(claim: Claim, stored: bool) -> str:
     """Say why there is no verdict."""
-    if runs.source(claim.experiment):
-        windows = " and ".join(_steps(first, last) for first, last in claim.windows)
-        return f"On no seed are {' and '.join(claim.orders)} stored in full over {windows}."
+    if stored:
+        windows = " and ".join(f"{first} to {last}" for first, last in claim.windows)
+        return f"Of no seed are {' and '.join(claim.orders)} stored in full over steps {windows}."
     if old := runs.stale(claim.experiment):
         return f"The stored results are stale and not used: {'; '.join(old)}."
     return "Nothing is stored."
@@ -481,7 +517,7 @@ def _verdicts(chapter: str | None) -> Iterator[Verdict]:
 
 def _named(row: Verdict) -> str:
     few = 0 < row.seeds < ENOUGH_SEEDS and row.verdict != "not yet run"
-    return f"**{row.verdict}**" + f" ({row.seeds} seed{'s' * (row.seeds > 1)} only)" * few
+    return f"**{row.verdict}**" + f" ({_plural(row.seeds, 'seed')} only)" * few
 
 
 def _recorded(row: Verdict) -> str:
@@ -512,36 +548,41 @@ def _claim(entry: Any, chapters: set[str]) -> Claim:
     _among(name, "chapter", [entry["chapter"]], chapters)
     quantity = entry["quantity"] if isinstance(entry["quantity"], list) else [entry["quantity"]]
     _among(name, "quantity", quantity, QUANTITIES)
-    experiment = experiments.get(entry["experiment"])
-    _among(name, "order", entry["orders"], [order.name for order in experiment.orders])
+    paper = experiments.get(entry["experiment"]).preset("paper")
+    _among(name, "order", entry["orders"], [order.name for order in paper.orders])
     asked = CRITERIA[entry["criterion"]].orders
     if len(entry["orders"]) != asked:
         raise _invalid(
-            name, f"has {len(entry['orders'])} orders; the criterion {entry['criterion']} "
-            f"compares {asked}"
+            name, f"has {len(entry['orders'])} orders; {entry['criterion']} compares {asked}"
         )
-    preset = experiment.preset("paper")
-    bursts = [[first, first + n - 1] for first, n in preset.bursts]
-    windows = tuple(tuple(window) for window in entry.get("windows", bursts))
+    windows = entry.get("windows", [list(window) for window in paper.windows])
     if not windows:
-        raise _invalid(name, f"needs windows, since {experiment.name} has no bursts")
+        raise _invalid(name, f"needs windows, since {entry['experiment']} has no bursts")
     for window in windows:
-        inside = [n for n in preset.recorded() if window[0] <= n <= window[-1]]
-        if len(window) != 2 or len(inside) < 2:
+        if not _is_window(window, paper):
             raise _invalid(
-                name, f"has the window {list(window)}; a window is [first, last], with at least "
-                f"two steps between that {experiment.name} records"
+                name,
+                f"has the window {window!r}; a window is [first, last], and "
+                f"{entry['experiment']} must record at least two steps in it, the start not "
+                "counted",
             )
     return Claim(
         **{f: entry[f] for f in _FIELDS if f not in ("quantity", "orders", "windows")},
         quantity=tuple(quantity),
         orders=tuple(entry["orders"]),
-        windows=windows,
+        windows=tuple(tuple(window) for window in windows),
     )
+
+
+def _is_window(window: Any, paper: Preset) -> bool:
+    if not isinstance(window, list) or [type(n) for n in window] != [int, int] or window[0] < 1:
+        return False
+    recorded = paper.recorded()
+    return sum(window[0] <= n <= window[1] for n in recorded) > 1
 
 
 def _among(claim: str, what: str, names: list, known: Any) -> None:
     for name in names:
-        if name not in known:
+        if name not in list(known):
             valid = ", ".join(sorted(known))
             raise _invalid(claim, f"has the unknown {what} '{name}'. Valid are: {valid}")

@@ -1,4 +1,4 @@
-"""The command line: ``revlib list``, ``run``, ``audit``, ``bench`` and ``data``."""
+"""The command line, ``revlib COMMAND``; ``revlib --help`` lists the commands."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 from concurrent.futures import BrokenExecutor
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from revlib import benchmark, datasets, experiments, results, runs
+import yaml
+
+from revlib import benchmark, claims, datasets, experiments, results, runs
 
 
 class _Parser(argparse.ArgumentParser):
@@ -52,18 +54,37 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--every", type=_positive, metavar="K", help="record every K-th step (and the bursts)"
     )
+    command.add_argument("--last", type=_positive, metavar="N", help="record nothing after step N")
     command.add_argument(
         "--workers", type=_positive, default=1, metavar="N", help="processes side by side (1)"
     )
-
     command.add_argument(
         "--cluster", metavar="ADDRESS", help="use the workers of this Dask scheduler instead"
+    )
+
+    command = commands.add_parser("motion", help="measure contraction, and how far iterates move")
+    command.set_defaults(do=_motion)
+    _experiment(command)
+    command.add_argument(
+        "--seeds", type=int, nargs="+", metavar="SEED", help="default: the preset's"
+    )
+    command.add_argument(
+        "--workers", type=_positive, default=1, metavar="N", help="processes side by side (1)"
     )
 
     command = commands.add_parser("audit", help="recompute a few stored points and compare")
     command.set_defaults(do=_audit)
     _experiment(command)
     command.add_argument("--points", type=_positive, default=3, metavar="N", help="how many (3)")
+    command.add_argument(
+        "--seconds", type=_positive, metavar="S", help="begin with a cheap one, stop in time"
+    )
+
+    command = commands.add_parser("claims", help="what the stored results say of the claims")
+    command.set_defaults(do=_claims)
+    command.add_argument(
+        "--write", action="store_true", help="write the table for the book's front page"
+    )
 
     command = commands.add_parser("bench", help="time a backward run here, and store the result")
     command.set_defaults(do=_bench)
@@ -77,6 +98,21 @@ def _parser() -> argparse.ArgumentParser:
 def _experiment(command: argparse.ArgumentParser) -> None:
     command.add_argument("experiment", metavar="EXPERIMENT", help="see revlib list")
     command.add_argument("--preset", default="paper", help="paper (the default) or ci")
+    command.add_argument(
+        "--set",
+        type=_change,
+        nargs="+",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="with other choices than the preset's, init=glorot say; stored apart",
+    )
+
+
+def _change(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form FIELD=VALUE, init=he say")
+    return name, yaml.safe_load(value)
 
 
 def _positive(text: str) -> int:
@@ -90,7 +126,7 @@ def _list(options: argparse.Namespace) -> int:
         print(f"{experiment.name}  {experiment.title} (Section {experiment.section})")
         for name, preset in experiment.presets.items():
             maps = len(preset.seeds) * sum(
-                order.cost(preset.recorded(order)) for order in experiment.orders
+                order.cost(preset.recorded(order)) for order in preset.orders
             )
             asked = preset.recorded()
             stored = len(runs.stored(experiment.name, name))
@@ -117,20 +153,44 @@ def _run(options: argparse.Namespace) -> int:
         options.preset,
         options.seeds,
         options.every,
+        options.last,
         options.workers,
         options.cluster,
+        **dict(options.set),
     )
     print(f"{len(table):,} rows of {options.experiment}, preset {options.preset}, are stored.")
     return 0
 
 
+def _motion(options: argparse.Namespace) -> int:
+    table = runs.measure(
+        options.experiment, options.preset, options.seeds, options.workers, **dict(options.set)
+    )
+    print(f"{len(table):,} rows of the motion of {options.experiment} are stored.")
+    return 0
+
+
 def _audit(options: argparse.Namespace) -> int:
-    audits = runs.audit(options.experiment, options.preset, options.points)
+    audits = runs.audit(
+        options.experiment, options.preset, options.points, options.seconds, **dict(options.set)
+    )
     for audit in audits:
         print(audit.points.to_string(index=False))
         print("Equal." if audit.passed else "Not equal.", end=" ")
+        print("" if audit.finished else "The time was not enough for all points.", end=" ")
         print("The stale rows are renewed." if audit.renewed else "")
     return 0 if all(audit.passed for audit in audits) else 1
+
+
+def _claims(options: argparse.Namespace) -> int:
+    if options.write:
+        page = claims.page()
+        page.write_text(claims.front(), encoding="utf-8")
+        print(page)
+    else:
+        for row in claims.table().itertuples():
+            print(f"{row.id}: {row.verdict} on {row.seeds} seeds. {row.evidence}")
+    return 0
 
 
 def _bench(options: argparse.Namespace) -> int:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -41,6 +42,11 @@ __all__ = [
 ]
 
 VectorField = Callable[[Tensor], Tensor]
+
+with warnings.catch_warnings():
+    # The first derivative of this kind loads parts of PyTorch that warn of PyTorch's own future.
+    warnings.simplefilter("ignore", FutureWarning)
+    jvp(torch.sin, (torch.zeros(()),), (torch.ones(()),))
 
 
 def expand(fields: Iterable[VectorField], theta: Tensor, order: int) -> list[Tensor]:
@@ -235,6 +241,7 @@ def slope(h: ArrayLike, errors: ArrayLike) -> float:
     h, errors : array_like
         Positive numbers, at least two of each.
     """
+    h, errors = np.asarray(h, dtype=float), np.asarray(errors, dtype=float)
     return float(np.polyfit(np.log(h), np.log(errors), 1)[0])
 
 
@@ -272,7 +279,8 @@ class LossField:
         A module without buffers whose output depends on its parameters and input alone. It is
         not changed.
     loss
-        ``loss(model(inputs), targets)``, a scalar tensor.
+        ``loss(model(inputs), targets)``, a scalar tensor. `torch.func` differentiates
+        ``F.mse_loss`` only twice; for order 3 write ``((output - targets) ** 2).mean()``.
     batch
         The inputs and targets.
 
@@ -304,8 +312,9 @@ class LossField:
 
     def at(self, theta: Tensor) -> Tensor:
         """Return the loss on the batch at theta, a scalar tensor."""
-        parts = theta.split([shape.numel() for shape in self._shapes.values()])
-        values = {n: part.view(shape) for part, (n, shape) in zip(parts, self._shapes.items())}
+        shapes = self._shapes.items()
+        parts = theta.split([shape.numel() for _, shape in shapes])
+        values = {n: part.view(shape) for part, (n, shape) in zip(parts, shapes, strict=True)}
         inputs, targets = (x.to(theta) if x.is_floating_point() else x for x in self.batch)
         return self.loss(functional_call(self.model, values, (inputs,)), targets)
 

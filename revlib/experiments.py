@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import product
+from typing import Any
 
 import pandas as pd
 
+from revlib.models import INITS
 from revlib.orders import Order, backward, forward, reset, switch, windowed
-from revlib.tasks import Setting
+from revlib.tasks import SCALINGS, Setting
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,8 @@ class Preset:
     ----------
     setting
         What determines the numbers.
+    orders
+        The orders of iteration that are compared.
     steps
         Length of the run, in optimizer steps.
     seeds
@@ -40,6 +45,7 @@ class Preset:
     """
 
     setting: Setting
+    orders: tuple[Order, ...]
     steps: int
     seeds: tuple[int, ...]
     every: int
@@ -47,8 +53,15 @@ class Preset:
     until: Mapping[str, int] = field(default_factory=dict)
     motion: tuple[int, ...] = ()
 
-    def recorded(self, order: Order | None = None, every: int | None = None) -> list[int]:
-        """Return the recorded steps: the start, the grid, the bursts and the end.
+    @property
+    def windows(self) -> list[tuple[int, int]]:
+        """The first and the last step of each burst: where a path's fluctuation is measured."""
+        return [(first, first + length - 1) for first, length in self.bursts]
+
+    def recorded(
+        self, order: Order | None = None, every: int | None = None, last: int | None = None
+    ) -> list[int]:
+        """Return the recorded steps: the first two, the grid, the bursts and the end.
 
         Parameters
         ----------
@@ -56,16 +69,18 @@ class Preset:
             The order of which they are recorded; by default, one that is followed to the end.
         every
             Another spacing of the grid.
+        last
+            A step after which nothing is recorded.
         """
         every = self.every if every is None else every
         if not isinstance(every, int) or every < 1:
             raise ValueError(
                 f"The spacing of recorded steps must be a whole number, 1 or more; got {every!r}."
             )
-        grid = {0, self.steps, *range(every, self.steps + 1, every)}
+        grid = {0, 1, self.steps, *range(every, self.steps + 1, every)}
         steps = grid.union(*(range(first, first + n) for first, n in self.bursts))
-        last = self.steps if order is None else self.until.get(order.name, self.steps)
-        return sorted(n for n in steps if n <= last)
+        until = self.steps if order is None else self.until.get(order.name, self.steps)
+        return sorted(n for n in steps if n <= until and (last is None or n <= last))
 
 
 @dataclass(frozen=True)
@@ -82,22 +97,23 @@ class Experiment:
         Where the paper reports it.
     chapter
         The notebook that shows it.
-    orders
-        The orders of iteration that are compared.
     presets
         Its sizes, by name.
     unstated
         What the paper does not say, by the field of the setting that fills the gap: the reason
         for our default.
+    variants
+        Other choices of what is unstated, whose effect the book looks at: for each the fields of
+        the setting that differ from the default.
     """
 
     name: str
     title: str
     section: str
     chapter: str
-    orders: tuple[Order, ...]
     presets: dict[str, Preset]
     unstated: dict[str, str]
+    variants: tuple[dict[str, str], ...] = ()
 
     def preset(self, name: str) -> Preset:
         """Return a preset by name.
@@ -126,14 +142,15 @@ class Experiment:
         return pd.DataFrame(
             {
                 "choice": name.replace("_", " "),
-                "here": str(value),
-                "in the paper": f"not stated; our default is {paper[name]}: {self.unstated[name]}"
+                "here": _told(value),
+                "in the paper": f"not stated; our default is {_told(paper[name])}: "
+                f"{self.unstated[name]}"
                 if name in self.unstated
                 else str(paper[name]),
             }
             for name, value in vars(setting).items()
             if name != "sample"  # the data's size is no choice of the paper's
-            and not (value is None and paper[name] is None)  # the choice does not arise
+            and not (value is None and name not in self.unstated)  # the choice does not arise
         )
 
 
@@ -160,7 +177,7 @@ _ON_THE_MLP = {
     "sampling": "what a data loader does",
     "train_examples": "the paper does not say which samples its training curves use; a fixed part "
     "of the training set measures the same thing at every step",
-    "test_examples": "all of them",
+    "test_examples": "the plainest choice",
 }
 _ON_REGRESSION = {
     "init": "with LeCun's or He's normal weights the forward run diverges at these learning rates",
@@ -184,13 +201,26 @@ _TWO_ORDERS = (forward(), backward())
 _FIVE = (0, 1, 2, 3, 4)
 
 
-def _fashion_mnist(**what) -> Experiment:
+def _starts(setting: Setting) -> tuple[dict[str, str], ...]:
+    """Return all other ways to initialise an MLP and to scale its inputs."""
+    fields = {"init": INITS, "scaling": SCALINGS}
+    combined = (dict(zip(fields, values, strict=True)) for values in product(*fields.values()))
+    differing = ({k: v for k, v in each.items() if v != getattr(setting, k)} for each in combined)
+    return tuple(filter(None, differing))
+
+
+def _fashion_mnist(
+    orders: tuple[Order, ...],
+    small_orders: tuple[Order, ...],
+    bursts: tuple[tuple[int, int], ...],
+    **what,
+) -> Experiment:
     """Return an experiment with the MLP on Fashion-MNIST, in which only the orders differ."""
-    bursts = what.pop("bursts")
     return Experiment(
         presets={
             "paper": Preset(
                 _MLP,
+                orders,
                 steps=2000,
                 seeds=_FIVE,
                 every=50,
@@ -199,10 +229,11 @@ def _fashion_mnist(**what) -> Experiment:
             ),
             "ci": Preset(
                 _SMALL_MLP,
+                small_orders,
                 steps=200,
                 seeds=(0, 1),
                 every=4,
-                bursts=tuple((first // 10, 20) for first, _ in bursts),
+                bursts=tuple((first // 10 - 10, 20) for first, _ in bursts),
                 motion=(50, 200),
             ),
         },
@@ -233,10 +264,10 @@ def _regression(figure: int, function: str, learning_rate: float) -> Experiment:
         title=f"MLP learning {function}, forward against backward",
         section="A.1",
         chapter="a-1-regression",
-        orders=_TWO_ORDERS,
         presets={
             "paper": Preset(
                 setting,
+                _TWO_ORDERS,
                 steps=1400,
                 seeds=_FIVE,
                 every=1,
@@ -245,6 +276,7 @@ def _regression(figure: int, function: str, learning_rate: float) -> Experiment:
             ),
             "ci": Preset(
                 setting.changed(sample=True, hidden=(50, 50)),
+                _TWO_ORDERS,
                 steps=400,
                 seeds=(0, 1),
                 every=4,
@@ -253,13 +285,17 @@ def _regression(figure: int, function: str, learning_rate: float) -> Experiment:
             ),
         },
         unstated=_ON_REGRESSION,
+        variants=_starts(setting),
     )
 
 
-def _convolutional(paper: Preset, ci: int, **what) -> Experiment:
+def _convolutional(
+    paper: Preset, ci: int, small_orders: tuple[Order, ...] = _TWO_ORDERS, **what
+) -> Experiment:
     """Return an experiment with a convolutional network, of which `ci` takes so many steps."""
     small = Preset(
         paper.setting.changed(sample=True, train_examples=100, test_examples=100),
+        small_orders,
         steps=ci,
         seeds=(0,),
         every=1,
@@ -315,6 +351,7 @@ EXPERIMENTS = {
         _convolutional(
             Preset(
                 _RESNET_18,
+                _TWO_ORDERS,
                 steps=2000,
                 seeds=_FIVE,
                 every=200,
@@ -326,14 +363,15 @@ EXPERIMENTS = {
             title="ResNet-18 on CIFAR-10, forward against backward (with Figure 12)",
             section="4 and B.1",
             chapter="4-1-resnet-18-cifar-10",
-            orders=_TWO_ORDERS,
+            variants=({"normalisation": "group"}, {"normalisation": "none"}, {"stem": "cifar"}),
         ),
         _fashion_mnist(
             name="figure-3",
             title="MLP on Fashion-MNIST, backward with a new start at step 1000 (with Figure 13)",
             section="4 and B.2",
             chapter="4-2-convergence-toward-points",
-            orders=(forward(), reset(1000)),
+            orders=(forward(), backward(), reset(1000)),
+            small_orders=(forward(), backward(), reset(100)),
             bursts=((900, 8), (1900, 8)),
         ),
         _regression(4, "x^2", 0.05),
@@ -345,11 +383,14 @@ EXPERIMENTS = {
             section="A.2",
             chapter="a-2-mlp-fashion-mnist",
             orders=_TWO_ORDERS,
+            small_orders=_TWO_ORDERS,
             bursts=((1000, 8), (1900, 8)),
+            variants=_starts(_MLP),
         ),
         _convolutional(
             Preset(
                 _VGG_19,
+                _TWO_ORDERS,
                 steps=2000,
                 seeds=_FIVE,
                 every=1000,
@@ -361,15 +402,16 @@ EXPERIMENTS = {
             title="VGG-19 on CIFAR-10, forward against backward",
             section="A.3",
             chapter="a-3-vgg-19-cifar-10",
-            orders=_TWO_ORDERS,
+            variants=({"normalisation": "none"},),
             unstated={
                 "normalisation": "VGG-19 as published has none, and does not learn so at this "
-                "learning rate (the chapter shows it)"
+                "learning rate (see the chapter on unstated choices)"
             },
         ),
         _convolutional(
             Preset(
                 _RESNET_50,
+                _TWO_ORDERS,
                 steps=2000,
                 seeds=_FIVE,
                 every=1000,
@@ -381,7 +423,6 @@ EXPERIMENTS = {
             title="ResNet-50 on CIFAR-100, forward against backward",
             section="A.4",
             chapter="a-4-resnet-50-cifar-100",
-            orders=_TWO_ORDERS,
         ),
         _fashion_mnist(
             name="figure-10",
@@ -389,11 +430,13 @@ EXPERIMENTS = {
             section="A.5",
             chapter="a-5-backward-after-forward",
             orders=(forward(), switch(1000)),
+            small_orders=(forward(), switch(100)),
             bursts=((900, 8), (1900, 8)),
         ),
         _convolutional(
             Preset(
                 _RESNET_18,
+                (forward(), backward(), windowed(100)),
                 steps=25_000,
                 seeds=(0,),
                 every=500,
@@ -405,7 +448,7 @@ EXPERIMENTS = {
             title="ResNet-18 on CIFAR-10 for 25,000 steps",
             section="A.6",
             chapter="a-6-longer-training",
-            orders=(forward(), backward(), windowed(100)),
+            small_orders=(forward(), backward(), windowed(4)),
         ),
     ]
 }
@@ -426,6 +469,10 @@ def _find(kind: str, name: str, known: dict):
     if name not in known:
         raise ValueError(f"There is no {kind} '{name}'. Valid are: {_listed(known)}.")
     return known[name]
+
+
+def _told(value: Any) -> str:
+    return "all" if value is None else str(value)
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -14,8 +14,9 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.axis import XAxis, YAxis
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 __all__ = [
     "clouds",
@@ -23,13 +24,18 @@ __all__ = [
     "curves",
     "distributions",
     "growth",
+    "intervals",
     "laws",
+    "motion",
     "paths",
     "plane",
     "points",
+    "quadrants",
     "ratios",
     "scaling",
     "theme",
+    "variants",
+    "weights",
 ]
 
 _WIDTH = 6.0
@@ -121,7 +127,8 @@ def curves(table: pd.DataFrame, columns: Sequence[str] | None = None) -> Figure:
     styles = _styles(table["order"].unique())
     losses = [column for column in table if column.endswith("_loss")]
     table = table.sort_values("step", ignore_index=True)
-    table["finite"] = np.isfinite(table[[*columns, *losses]].to_numpy(float)).all(axis=1)
+    judged = [c for c in {*columns, *losses} if not c.startswith("batch_")]  # none at the start
+    table["finite"] = np.isfinite(table[judged].to_numpy(float)).all(axis=1)
 
     figure, axes = plt.subplots(
         len(columns),
@@ -539,6 +546,246 @@ def points(
     for ax in axes[:, 0]:
         ax.set_ylabel(ylabel)
     return figure
+
+
+def weights(table: pd.DataFrame, baselines: Sequence[str], regularised: Sequence[str]) -> Figure:
+    """Draw the losses of regularised trainings and of their baselines, one column for each c.
+
+    Every seed is a line of its own. The axes hold what stays below the loss at the start; what
+    climbs higher leaves the panel.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        As `revlib.regularizers.stored` returns it.
+    baselines : sequence of str
+        Trainings drawn in black and grey, each with a line style of its own.
+    regularised : sequence of str
+        Trainings drawn from a light colour to a dark one, in this order.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    pieces, quantities = sorted(table["c"].unique()), ("train_loss", "test_loss")
+    figure, axes = plt.subplots(
+        len(quantities),
+        len(pieces),
+        figsize=(max(_WIDTH, 2.5 * len(pieces)), 5.4),
+        sharex=True,
+        sharey="row",
+        squeeze=False,
+    )
+    dashes = ["-", (0, (4, 1)), (0, (1, 1))]
+    styles = {
+        name: {"color": str(0.25 * i), "linestyle": dashes[i % len(dashes)], "linewidth": 1.6}
+        for i, name in enumerate(baselines)
+    }
+    for name, color in zip(regularised, sns.color_palette("flare", len(regularised)), strict=True):
+        styles[name] = {"color": color, "linestyle": "-", "linewidth": 1.0}
+    for row, quantity in zip(axes, quantities, strict=True):
+        row[0].set_ylabel(quantity.replace("_", " "))
+        for ax, c in zip(row, pieces, strict=True):
+            for name, style in styles.items():
+                own = table[(table["c"] == c) & (table["order"] == name)].sort_values("step")
+                for _, path in own.groupby("seed"):
+                    ax.plot(path["step"], path[quantity], label=name, **style)
+        start = table.loc[table["step"] == 0, quantity].max()
+        low = table.loc[table["order"].isin(styles), quantity].min()
+        row[0].set_ylim(low - 0.05 * (start - low), start + 0.15 * (start - low))
+    for ax, c in zip(axes[0], pieces, strict=True):
+        ax.set_title(f"$c = {c}$")
+    for ax in axes[-1]:
+        ax.set_xlabel("step $n$")
+    _legend(figure, _handles(axes.flat))
+    return figure
+
+
+def intervals(table: pd.DataFrame, label: str, xlabel: str, group: str | None = None) -> Figure:
+    """Draw ratios with their confidence intervals, one line each, on a logarithmic axis around 1.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Columns ``ratio``, ``low`` and ``high`` (not a number where there is no interval), and
+        those named by the next parameters.
+    label : str
+        The column that names the lines, from top to bottom (underscores become spaces).
+    xlabel : str
+        What the ratios are of.
+    group : str, optional
+        A column that parts the ratios of a line, each part with a colour and marker of its own.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    lines = list(dict.fromkeys(table[label]))
+    groups = [None] if group is None else list(dict.fromkeys(table[group]))
+    figure, ax = plt.subplots(figsize=(_WIDTH, 1.1 + 0.3 * max(len(lines), 2)))
+    ax.axvline(1, color="0.5", linewidth=1)
+    for position, name in enumerate(groups):
+        part = table if name is None else table[table[group] == name]
+        y = np.array([lines.index(line) for line in part[label]], float)
+        y += 0.3 * ((position + 0.5) / len(groups) - 0.5) if len(groups) > 1 else 0
+        ends = part[["low", "high"]].to_numpy(float)
+        ax.hlines(y, ends[:, 0], ends[:, 1], color=f"C{position}", linewidth=2)
+        ax.plot(part["ratio"], y, "os^Dv"[position % 5], color=f"C{position}", label=name)
+    _around_one(ax.xaxis, table["ratio"])
+    ax.set_yticks(range(len(lines)), [str(line).replace("_", " ") for line in lines])
+    ax.set_ylim(len(lines) - 0.5, -0.5)
+    ax.set_xlabel(xlabel)
+    if group is not None:
+        _legend(figure, _handles([ax]))
+    return figure
+
+
+def motion(table: pd.DataFrame) -> Figure:
+    """Draw what :func:`revlib.growth.motion` measures, against the step: one line a seed and order.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        One row per seed, order and step.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        On the left the growth rate, with zero as a line; in the middle how far a step moves the
+        iterate, in lengths of the first step of its chain; on the right how far it moves the
+        predictions.
+    """
+    table = table.assign(moved_in_steps=table["moved"] / table["step_length"])
+    panels = {
+        "growth": "growth rate",
+        "moved_in_steps": r"one step in $\theta$",
+        "predictions_moved": "in predictions",
+    }
+    figure, axes = plt.subplots(1, 3, figsize=(_WIDTH, 2.9))
+    styles = _styles(table["order"].unique())
+    for ax, (column, words) in zip(axes, panels.items(), strict=True):
+        for (order, _), path in table.sort_values("step").groupby(["order", "seed"]):
+            ax.plot(path["step"], path[column], label=order, **(styles[order] | {"marker": "o"}))
+        ax.set_title(words, fontsize="medium")
+        ax.set_xlabel("step $n$")
+        if column == "growth":
+            ax.axhline(0, color="0.5", linewidth=1)
+        elif (table[column] > 0).any():
+            ax.set_yscale("log")
+            ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+            ax.yaxis.set_minor_formatter(NullFormatter())
+        ax.xaxis.set_major_locator(MaxNLocator(3, integer=True))
+    _legend(figure, _handles(axes))
+    return figure
+
+
+def quadrants(table: pd.DataFrame, x: str, y: str, xlabel: str, ylabel: str, logx: bool) -> Figure:
+    """Draw one quantity against another, a marker for each experiment, with error bars.
+
+    The y axis is logarithmic and has a line at 1. A bar is cut at the edge of the figure where it
+    is wider.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        One row per experiment: ``experiment``, the columns `x` and `y`, and the ends of their
+        error bars as ``…_low`` and ``…_high``, which may be not a number.
+    x, y : str
+        The two quantities.
+    xlabel, ylabel : str
+        What the axes show.
+    logx : bool
+        Whether the x axis is logarithmic too, with a line at 1, or has one at 0.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    figure, ax = plt.subplots(figsize=(_WIDTH, 3.8))
+    ax.axhline(1, color="0.5", linewidth=1)
+    ax.axvline(1 if logx else 0, color="0.5", linewidth=1)
+    colors = itertools.cycle(sns.color_palette("colorblind"))
+    for (_, row), marker, color in zip(
+        table.iterrows(), itertools.cycle("os^DvP*"), colors, strict=False
+    ):
+        style = {"color": color, "linewidth": 1.2, "alpha": 0.6}
+        ax.hlines(row[y], row[f"{x}_low"], row[f"{x}_high"], **style)
+        ax.vlines(row[x], row[f"{y}_low"], row[f"{y}_high"], **style)
+        name = row["experiment"].replace("-", " ")
+        ax.plot(row[x], row[y], marker, color=color, markersize=7, label=name)
+    _around_one(ax.yaxis, table[y])
+    if logx:
+        _around_one(ax.xaxis, table[x])
+    ax.set_xlabel(xlabel)
+    ax.set_ylabel(ylabel)
+    _legend(figure, _handles([ax]))
+    return figure
+
+
+def variants(table: pd.DataFrame, xlabel: str) -> Figure:
+    """Draw a ratio for each variant of each experiment, on a logarithmic axis around 1.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        As `revlib.overview.sensitivity` returns it; several can be concatenated. Each experiment
+        has a panel and each variant a line in it, the default in bold. Where there is no ratio,
+        the state is written instead.
+    xlabel : str
+        What the ratios are of.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    panels = {name: part for name, part in table.groupby("experiment", sort=False)}
+    quantities = list(dict.fromkeys(table["quantity"]))
+    lines = {name: list(dict.fromkeys(part["variant"])) for name, part in panels.items()}
+    figure, axes = plt.subplots(
+        len(panels),
+        figsize=(_WIDTH, 1.0 + sum(0.35 + 0.26 * len(names) for names in lines.values())),
+        gridspec_kw={"height_ratios": [len(names) for names in lines.values()]},
+        sharex=True,
+        squeeze=False,
+    )
+    for ax, (name, part) in zip(axes.flat, panels.items(), strict=True):
+        ax.axvline(1, color="0.5", linewidth=1)
+        ax.set_title(name.replace("-", " "), loc="left")
+        ax.set_yticks(range(len(lines[name])), lines[name])
+        ax.set_ylim(len(lines[name]) - 0.5, -0.5)
+        for label, default in zip(
+            ax.get_yticklabels(), part.groupby("variant", sort=False)["default"].any(), strict=True
+        ):
+            label.set_fontweight("bold" if default else "normal")
+        for position, quantity in enumerate(quantities):
+            own = part[part["quantity"] == quantity]
+            y = np.array([lines[name].index(variant) for variant in own["variant"]], float)
+            y += 0.36 * ((position + 0.5) / len(quantities) - 0.5)
+            color = f"C{position}"
+            ax.hlines(y, own["low"], own["high"], color=color, linewidth=2)
+            ax.plot(own["ratio"], y, "os"[position], color=color, label=quantity.replace("_", " "))
+            place = ax.get_yaxis_transform()  # x in parts of the panel's width
+            for height, state in zip(y, own["state"].where(own["ratio"].isna()), strict=True):
+                if isinstance(state, str):
+                    ax.text(0.99, height, state, transform=place, ha="right", va="center")
+    axes.flat[-1].set_xlabel(xlabel)
+    _around_one(axes.flat[-1].xaxis, table["ratio"])
+    if len(quantities) > 1:
+        _legend(figure, _handles(axes.flat))
+    return figure
+
+
+def _around_one(axis: XAxis | YAxis, values: pd.Series) -> None:
+    """Make an axis logarithmic, with 1 on it, and as long as the values need."""
+    x = isinstance(axis, XAxis)
+    (axis.axes.set_xscale if x else axis.axes.set_yscale)("log")
+    found = values[np.isfinite(values) & (values > 0)]
+    if len(found):  # an interval from two seeds can be wider than any axis
+        ends = min(found.min(), 1) / 4, max(found.max(), 1) * 4
+        (axis.axes.set_xlim if x else axis.axes.set_ylim)(ends)
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _styles(orders: Iterable[str]) -> dict[str, dict]:

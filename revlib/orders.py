@@ -68,6 +68,15 @@ class Order:
             pending.append(anchor)
         return sorted(reached)
 
+    def applied(self, step: int) -> list[int]:
+        """Return which maps make the iterate at a step from theta(0), in order of application."""
+        replays: list[range] = []
+        while step > 0:
+            anchor = self.anchor(step)
+            replays.append(range(step, anchor, -1))
+            step = anchor
+        return [n for replay in reversed(replays) for n in replay]
+
     def cost(self, recorded: Iterable[int]) -> int:
         """Return how many map applications it takes to compute the iterates at `recorded`.
 

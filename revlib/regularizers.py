@@ -24,6 +24,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -41,11 +42,16 @@ __all__ = [
     "WEIGHTS",
     "OrderAveraging",
     "Preset",
+    "Study",
     "Training",
+    "at_equal_train_loss",
     "audit",
     "compute",
+    "costs_path",
     "critical_curvature",
+    "difference",
     "fields",
+    "measure_costs",
     "order_average",
     "order_average_term",
     "order_averaging",
@@ -54,7 +60,9 @@ __all__ = [
     "small_steps",
     "split",
     "stale",
+    "step_costs",
     "stored",
+    "study",
     "trainings",
 ]
 
@@ -117,7 +125,7 @@ def small_batch_term(fields: Sequence[Field], theta: torch.Tensor) -> torch.Tens
     """
     before, term = torch.zeros_like(theta), torch.zeros_like(theta)
     for field in fields:
-        value, derivative = torch.func.jvp(field, (theta,), (before,))
+        value, derivative = torch.autograd.functional.jvp(field, theta, before)
         term = term + derivative
         before = before + value
     return term
@@ -402,8 +410,8 @@ def _on_large_batches(preset: str, batch_size: int, examples: int, h: float, **s
 
 
 PRESETS = {
-    "paper": _on_large_batches("paper", 2048, 2000, h=0.001, steps=50, every=5, seeds=(0, 1, 2)),
-    "ci": _on_large_batches("ci", 240, 500, h=0.01, steps=16, every=4, seeds=(0, 1, 2)),
+    "paper": _on_large_batches("paper", 2048, 2000, h=0.001, steps=30, every=3, seeds=(0, 1, 2)),
+    "ci": _on_large_batches("ci", 120, 300, h=0.005, steps=8, every=2, seeds=(0, 1)),
 }
 
 
@@ -484,6 +492,55 @@ def stored(preset: str = "paper") -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
+@dataclass(frozen=True)
+class Study:
+    """What a chapter shows of the experiment.
+
+    Parameters
+    ----------
+    preset : str
+        The preset that is really shown.
+    size : Preset
+        Its size.
+    table : pandas.DataFrame
+        The rows, as `stored` returns them.
+    note : str
+        In a sentence, for the reader: what is shown and why.
+    """
+
+    preset: str
+    size: Preset
+    table: pd.DataFrame
+    note: str
+
+
+def study(preset: str) -> Study:
+    """Return what a chapter shows: ``ci`` is computed on the spot, ``paper`` read from the store.
+
+    Where nothing of ``paper`` is stored that holds today, it is ``ci``, and the note says so.
+    """
+    size, table = _preset(preset), stored(preset)
+    if preset == "paper" and len(table):
+        note = "stored results on the full data"
+    elif preset == "paper":
+        old = "; ".join(stale(preset)) or "none are stored"
+        note = f"{study('ci').note} It stands in for results of the paper's size: {old}"
+        return dataclasses.replace(study("ci"), note=note)
+    else:
+        rows = [
+            row | {"c": c}
+            for seed, c in itertools.product(size.seeds, PIECES)
+            for training in trainings(c)
+            for row in compute(preset, c, seed, training)
+        ]
+        table = pd.DataFrame(rows)
+        note = "computed just now on the embedded sample, a small version of the experiment"
+    seeds = table["seed"].nunique()
+    return Study(
+        preset, size, table, f"Preset {preset}: {note}; {seeds} seeds, {size.steps} steps."
+    )
+
+
 def stale(preset: str = "paper") -> list[str]:
     """Return for each stored result that does not hold today how many rows and why, in words."""
     return [
@@ -528,6 +585,125 @@ def audit(preset: str = "paper") -> pd.DataFrame:
             if equal and not file.stands_for(identity):
                 _store(preset, c).renew(file, identity, {"points": [found]})
     return pd.DataFrame(compared)
+
+
+def difference(table: pd.DataFrame, quantity: str, training: str, against: str) -> pd.DataFrame:
+    """Return by how much a quantity ends higher in one training than in another, seed by seed.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        As `stored` returns it.
+    quantity : str
+        A column of it, ``"test_loss"`` say.
+    training, against : str
+        Names of trainings: the difference is that of the first minus the second, at the last step
+        of each seed. A training that was lost (a loss that is not finite) ends at infinity.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row for each c: ``mean`` and ``spread`` (standard deviation over the seeds) of the
+        differences, ``seeds`` and in how many of them it is ``lower``; ``less`` tells whether the
+        mean is below zero by more than the spread.
+    """
+    last = table["step"].max()
+    ends = table[table["step"] == last].pivot(index=["c", "seed"], columns="order", values=quantity)
+    seeds = table[["c", "seed"]].drop_duplicates().sort_values(["c", "seed"])
+    ends = ends.reindex(pd.MultiIndex.from_frame(seeds), columns=[training, against])
+    ends = ends.where(np.isfinite(ends), np.inf)
+    with np.errstate(invalid="ignore"):  # both lost: no difference can be told
+        grouped = (ends[training] - ends[against]).groupby("c")
+        found = pd.DataFrame({"mean": grouped.mean(skipna=False), "spread": grouped.std()})
+    found["seeds"], found["lower"] = grouped.size(), grouped.agg(lambda d: int((d < 0).sum()))
+    found["less"] = found["mean"] < -found["spread"].fillna(0)  # infinite means have no spread
+    return found
+
+
+def at_equal_train_loss(table: pd.DataFrame, training: str, against: str) -> pd.DataFrame:
+    """Return how much higher the test loss of one training is than another's, at equal train loss.
+
+    Along each curve the test loss is interpolated, as a function of the training loss, at the
+    lowest level that both curves of a seed reach: however fast each of the two got there, they
+    are compared at equal progress.
+
+    Parameters
+    ----------
+    table, training, against
+        As for `difference`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row for each c: ``mean`` and ``spread`` over the seeds. Not a number where one of the
+        two does not get below its start.
+    """
+    found = []
+    for (c, seed), own in table.groupby(["c", "seed"]):
+        curves = [
+            own[own["order"] == name].sort_values("step")[["train_loss", "test_loss"]].to_numpy()
+            for name in (training, against)
+        ]
+        level = max(np.nanmin(curve[:, 0]) for curve in curves)
+        tests = [_test_loss_at(level, curve) for curve in curves]
+        found.append({"c": c, "seed": seed, "difference": tests[0] - tests[1]})
+    grouped = pd.DataFrame(found).groupby("c")["difference"]
+    return pd.DataFrame({"mean": grouped.mean(), "spread": grouped.std()})
+
+
+def _test_loss_at(level: float, curve: np.ndarray) -> float:
+    """Return the test loss where the training loss first falls to a level."""
+    train, test = curve.T
+    i = int(np.argmax(train <= level))
+    if i == 0:
+        return np.nan
+    part = (train[i - 1] - level) / (train[i - 1] - train[i])
+    return test[i - 1] + part * (test[i] - test[i - 1])
+
+
+def step_costs(preset: str = "paper", turns: int = 7) -> pd.DataFrame:
+    """Measure what a regularised step costs, in plain steps on the same batch.
+
+    The two take turns, so that a load on the machine hits both; the median of the paired ratios
+    is returned. One thread.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns ``c``, ``regularised`` and ``small`` (the c small steps), in plain steps.
+    """
+    found = []
+    for c in PIECES:
+        size = _preset(preset)
+        task, h = _task(size.setting, c, seed=0), size.setting.learning_rate
+        model, loss, batch = copy.deepcopy(task.model), task.loss, task.batch(1)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            # The small weight costs what any does, and lets the model stay what it is.
+            steps = [OrderAveraging(model, loss, c, h, weight * h**2 / 100) for weight in (0, 1)]
+        actions = [*steps, lambda b, m=model, f=loss, c=c, h=h: small_steps(m, f, b, c, h)]
+        seconds = np.array([[_seconds(action, batch) for action in actions] for _ in range(turns)])
+        regularised, small = np.median(seconds[:, 1:] / seconds[:, :1], axis=0)
+        found.append({"c": c, "regularised": float(regularised), "small": float(small)})
+    return pd.DataFrame(found)
+
+
+def _seconds(action: Callable[[Batch], None], batch: Batch) -> float:
+    start = time.perf_counter()
+    action(batch)
+    return time.perf_counter() - start
+
+
+def costs_path() -> Path:
+    """Where the measured costs of a step are kept."""
+    return results.root() / "figure-14" / "costs.json"
+
+
+def measure_costs() -> None:
+    """Measure the costs of a step at the paper's size, and store them with their provenance."""
+    stored = {"environment": provenance.environment(), "costs": step_costs().to_dict("records")}
+    costs_path().parent.mkdir(parents=True, exist_ok=True)
+    costs_path().write_text(json.dumps(stored, indent=1) + "\n")
 
 
 def _store(preset: str, c: int) -> Store:

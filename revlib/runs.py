@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from revlib import datasets, experiments, provenance, results, sweep
-from revlib.experiments import Experiment
+from revlib import datasets, experiments, growth, provenance, results, sweep
+from revlib.experiments import Experiment, Preset
 from revlib.orders import Order
 from revlib.results import Identity, ResultFile, Store
 from revlib.sweep import Job
@@ -26,6 +26,7 @@ def run(
     preset: str = "paper",
     seeds: Iterable[int] | None = None,
     every: int | None = None,
+    last: int | None = None,
     workers: int = 1,
     cluster: str | None = None,
     progress: bool = True,
@@ -45,6 +46,8 @@ def run(
         The seeds to run; by default those of the preset.
     every
         Spacing of the grid of recorded steps; by default that of the preset.
+    last
+        A step after which nothing is recorded; by default the run's last.
     workers
         Processes that compute side by side, on this machine.
     cluster
@@ -64,7 +67,7 @@ def run(
     revlib.results.StoreInUseError
         If another process is computing the same.
     """
-    plan = _Run.of(name, preset, seeds, every, changes)
+    plan = _Run.of(name, preset, seeds, every, changes, last)
     identity = plan.identity(data=True)
     with plan.store.writing(identity, plan.orders, plan.steps, workers) as writer:
         jobs = plan.jobs(writer.file.table())
@@ -90,15 +93,69 @@ def compute(
     return pd.DataFrame(rows).sort_values(results.KEYS, ignore_index=True)
 
 
-def stale(name: str, preset: str = "paper") -> list[str]:
+def measure(
+    name: str,
+    preset: str = "paper",
+    seeds: Iterable[int] | None = None,
+    workers: int = 1,
+    progress: bool = True,
+    **changes: Any,
+) -> pd.DataFrame:
+    """Measure what is missing of an experiment's motion, store it, and return all of its table.
+
+    Motion is what :mod:`revlib.growth` measures: growth rates, and how far iterates move. The
+    parameters, and what is raised, are those of :func:`run`.
+    """
+    plan = _Run.of(name, preset, seeds, None, changes).motion()
+    identity = plan.identity(data=True)
+    with plan.store.writing(identity, plan.orders, plan.steps, workers) as writer:
+        jobs = plan.jobs(writer.file.table())
+        for rows in growth.compute(jobs, workers, progress):
+            writer.add(rows)
+    return plan.store.table(identity, plan.orders)
+
+
+def motion(name: str, preset: str = "ci", **changes: Any) -> tuple[pd.DataFrame, str]:
+    """Return what a chapter shows of an experiment's motion, and what that is, in a sentence.
+
+    Preset ``ci`` is measured on the spot; preset ``paper`` shows what is stored, and where nothing
+    is falls back on ``ci`` and says so.
+
+    Returns
+    -------
+    table : pandas.DataFrame
+        One row for each seed, order and step with the columns of :func:`revlib.growth.motion`.
+    note : str
+        What is shown and why.
+    """
+    plan = _Run.of(name, preset, None, None, changes).motion()
+    if preset == "ci":
+        jobs = plan.jobs(pd.DataFrame(columns=results.KEYS))
+        rows = [row for rows in growth.compute(jobs) for row in rows]
+        table = pd.DataFrame(rows).sort_values(results.KEYS, ignore_index=True)
+        return table, f"Preset ci: measured just now, {table['seed'].nunique()} seeds."
+    table = stored_motion(name, preset, **changes)
+    if table.empty:
+        table, note = motion(name, "ci", **changes)
+        return table, f"{note} It stands in for the preset paper, of which no motion is stored."
+    return table, f"Preset {preset}: stored results, {table['seed'].nunique()} seeds."
+
+
+def stale(name: str, preset: str = "paper", **changes: Any) -> list[str]:
     """Return for each stored result that does not hold today how many rows and why, in words."""
-    plan = _Run.of(name, preset, None, None, {})
-    return plan.stale(plan.identity())
+    plan = _Run.of(name, preset, None, None, changes)
+    return [words for part in (plan, plan.motion()) for words in part.stale(part.identity())]
 
 
-def stored(name: str, preset: str = "paper") -> pd.DataFrame:
+def stored(name: str, preset: str = "paper", **changes: Any) -> pd.DataFrame:
     """Return the rows that are stored of an experiment and hold today; none if there are none."""
-    plan = _Run.of(name, preset, None, None, {})
+    plan = _Run.of(name, preset, None, None, changes)
+    return plan.store.table(plan.identity(), plan.orders)
+
+
+def stored_motion(name: str, preset: str = "paper", **changes: Any) -> pd.DataFrame:
+    """Return what is stored of an experiment's motion and holds today; no rows if nothing is."""
+    plan = _Run.of(name, preset, None, None, changes).motion()
     return plan.store.table(plan.identity(), plan.orders)
 
 
@@ -124,6 +181,8 @@ class Study:
         The rows.
     note
         In a sentence or two, for the reader: what is shown and why.
+    runs
+        What is on record of the runs that stored the rows; none for rows computed on the spot.
     """
 
     experiment: Experiment
@@ -131,6 +190,34 @@ class Study:
     setting: Setting
     table: pd.DataFrame
     note: str
+    runs: list[dict[str, Any]]
+
+    @property
+    def orders(self) -> tuple[Order, ...]:
+        """The orders that are compared."""
+        return self.experiment.preset(self.preset).orders
+
+    @property
+    def windows(self) -> list[tuple[int, int]]:
+        """The ranges of consecutive steps over which fluctuation is measured."""
+        return self.experiment.preset(self.preset).windows
+
+    def cost(self) -> str:
+        """Return what the rows cost, in optimizer steps and, where it is on record, in time."""
+        steps = []
+        for order in self.orders:
+            rows = self.table[self.table["order"] == order.name]
+            taken = sum(order.cost(path["step"]) for _, path in rows.groupby("seed"))
+            steps.append(f"{order.name} {taken:,} for {len(rows):,} recorded points")
+        words = f"**Cost** in optimizer steps, all seeds together: {'; '.join(steps)}."
+        seconds = sum(run.get("seconds", 0) for run in self.runs)
+        if seconds:
+            workers = sorted({run["workers"] for run in self.runs})
+            words += (
+                f" Computing and evaluating them took {seconds / 60:.0f} minutes with "
+                f"{' or '.join(map(str, workers))} processes on {self.runs[-1]['machine']}."
+            )
+        return words
 
 
 def study(
@@ -150,6 +237,7 @@ def study(
     The parameters are those of :func:`run`.
     """
     plan = _Run.of(name, preset, seeds, every, changes)
+    log: list[dict[str, Any]] = []
     if preset == "ci":
         table = compute(name, preset, seeds, every, **changes)
         note = "computed just now on the embedded sample, a small version of the experiment"
@@ -171,12 +259,12 @@ def study(
                 reason = f"the stored results of the paper's setting are stale ({'; '.join(old)})"
             note = f"{shown.note} This stands in for the preset paper: {reason}."
             return dataclasses.replace(shown, note=note)
-        last = plan.store.current(identity, plan.orders).runs[-1]
-        note = f"stored results, last added to on {last['date'][:10]}, {last['machine']}"
+        log = plan.store.current(identity, plan.orders).runs
+        note = f"stored results, last added to on {log[-1]['date'][:10]}, {log[-1]['machine']}"
     count = f"{table['seed'].nunique()} seeds, {table['step'].nunique()} of {plan.steps + 1} steps"
     size = " with ".join([preset, *filter(None, [", ".join(plan.differs)])])
     note = f"Preset {size}: {note}; {count} recorded."
-    return Study(plan.experiment, preset, plan.setting, table, note)
+    return Study(plan.experiment, preset, plan.setting, table, note, log)
 
 
 @dataclass(frozen=True)
@@ -339,7 +427,7 @@ def _compared(plan: _Run, stored: dict[str, Any]) -> list[dict[str, Any]]:
         # A quantity that only one of the two has is not a number in the other.
         old, new, moved = (row.get(quantity, np.nan) for row in (stored, again, nudged))
         floor = 0.002 if "accuracy" in quantity else 1e-6 * abs(new)
-        allowed = float(np.nan_to_num(10 * abs(moved - new) + floor))  # 0 if both have diverged
+        allowed = float(np.nan_to_num(10 * abs(moved - new) + floor))  # not a number: both diverged
         compared.append(
             {key: stored[key] for key in results.KEYS}
             | {
@@ -358,15 +446,16 @@ class _Run:
     """An experiment with everything decided: what `run` is asked to have computed at its end."""
 
     experiment: Experiment
+    size: Preset
     setting: Setting
     seeds: list[int]
     recorded: dict[str, list[int]]
-    steps: int
     differs: list[str]
     store: Store
+    modules: tuple[str, ...] = ()  # those that determine the numbers, besides the usual ones
 
     @classmethod
-    def of(cls, name, preset, seeds, every, changes) -> _Run:
+    def of(cls, name, preset, seeds, every, changes, last=None) -> _Run:
         experiment = experiments.get(name)
         size = experiment.preset(preset)
         setting = size.setting.changed(**changes)
@@ -380,23 +469,36 @@ class _Run:
         ]
         return cls(
             experiment,
+            size,
             setting,
             seeds,
-            {order.name: size.recorded(order, every) for order in experiment.orders},
-            size.steps,
+            {order.name: size.recorded(order, every, last) for order in size.orders},
             differs,
             Store(results.root() / name / ",".join([preset, *differs])),
         )
 
+    def motion(self) -> _Run:
+        """Return the run that measures motion, in a store of its own."""
+        measured = {
+            name: [n for n in self.size.motion if n <= max(steps)]
+            for name, steps in self.recorded.items()
+        }
+        store = Store(self.store.folder / "motion")
+        return dataclasses.replace(self, recorded=measured, store=store, modules=("growth",))
+
+    @property
+    def steps(self) -> int:
+        return self.size.steps
+
     @property
     def orders(self) -> tuple[Order, ...]:
-        return self.experiment.orders
+        return self.size.orders
 
     def identity(self, data: bool = False) -> Identity:
         """Return today's identity; with the digest of the data only where it is needed."""
         return Identity(
             json.loads(json.dumps(dataclasses.asdict(self.setting))),
-            provenance.code(),
+            provenance.code(*self.modules),
             self.setting.digest() if data else None,
         )
 

@@ -7,6 +7,7 @@ a step can differ between them; what can differ, and is measured here, is the mo
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -95,10 +96,15 @@ class Comparison:
 
     def __str__(self) -> str:
         """Return the ratio in words."""
-        text = f"{self.ratio:.2g} times, on {len(self.ratios)} seeds"
+        text = f"{rounded(self.ratio)} times, on {len(self.ratios)} seeds"
         if np.isfinite(self.low):
-            text += f" (95 % interval {self.low:.2g} to {self.high:.2g})"
+            text += f" (95 % interval {rounded(self.low)} to {rounded(self.high)})"
         return text
+
+
+def rounded(value: float) -> str:
+    """Return a number with two digits, written out: 260 and not 2.6e+02."""
+    return f"{float(f'{value:.2g}'):,.10g}"
 
 
 def compare(
@@ -141,17 +147,71 @@ def compare(
     with np.errstate(divide="ignore", invalid="ignore"):
         logs = np.log(per_seed[orders[0]] / per_seed[orders[1]])
     usable = logs[np.isfinite(logs)]
-    center, count = usable.mean(), len(usable)
-    half = np.nan
-    if count > 1:
-        half = scipy.stats.t.ppf(0.975, count - 1) * usable.std(ddof=1) / np.sqrt(count)
+    ratio, low, high = geometric_mean(np.exp(usable))
     return Comparison(
         ratios=np.exp(usable),
-        ratio=float(np.exp(center)),
-        low=float(np.exp(center - half)),
-        high=float(np.exp(center + half)),
+        ratio=ratio,
+        low=low,
+        high=high,
         left_out=[seed for seed in logs.index if seed not in usable.index],
     )
+
+
+def geometric_mean(values: pd.Series) -> tuple[float, float, float]:
+    """Return the geometric mean of positive numbers and its 95 % confidence interval.
+
+    The interval is Student's on the logarithms; its ends are not a number with fewer than two
+    values.
+    """
+    logs = np.log(values)
+    center, count = logs.mean(), len(logs)
+    half = np.nan
+    if count > 1:
+        half = scipy.stats.t.ppf(0.975, count - 1) * logs.std(ddof=1) / np.sqrt(count)
+    return tuple(float(np.exp(center + shift)) for shift in (0, -half, half))
+
+
+def ratios(
+    table: pd.DataFrame,
+    windows: Iterable[tuple[int, int]],
+    orders: tuple[str, str] = ("forward", "backward"),
+) -> pd.DataFrame:
+    """Compare the spread of two orders for each measured quantity and window.
+
+    Parameters
+    ----------
+    table
+        A tidy table.
+    windows
+        Ranges of steps, both ends included.
+    orders
+        Names of the two orders.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row for each quantity and window: ``quantity``, ``window`` ("steps 1 to 8"), ``first``,
+        ``last``, ``ratio``, ``low`` and ``high`` as in :class:`Comparison`, ``calmer`` (seeds on
+        which the ratio is above 1) and ``seeds`` (on which there is a ratio).
+    """
+    rows = []
+    for quantity in (c for c in table if "_loss" in c or "_accuracy" in c):
+        for first, last in windows:
+            found = compare(table, quantity, first, last, orders=orders)
+            rows.append(
+                {
+                    "quantity": quantity,
+                    "window": f"steps {first} to {last}",
+                    "first": first,
+                    "last": last,
+                    "ratio": found.ratio,
+                    "low": found.low,
+                    "high": found.high,
+                    "calmer": int((found.ratios > 1).sum()),
+                    "seeds": len(found.ratios),
+                }
+            )
+    return pd.DataFrame(rows)
 
 
 def divergence(table: pd.DataFrame, quantity: str = "train_loss") -> pd.DataFrame:

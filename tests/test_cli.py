@@ -1,5 +1,6 @@
 """The command line: what it prints, how it ends, and that it never ends in a traceback."""
 
+import itertools
 import os
 import shutil
 import signal
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torchvision
-from tiny import TINY
+from tiny import ORDERS, TINY
 
 import revlib
 from revlib import datasets, results, runs
@@ -49,7 +50,7 @@ def assert_one_sentence(text, *parts):
         ("", ["COMMAND", "revlib --help"]),
         ("nonsense", ["'nonsense'", "list", "run", "audit", "data"]),
         ("run", ["EXPERIMENT"]),
-        ("run nonsense", ["There is no experiment 'nonsense'", "figure-7, tiny"]),
+        ("run nonsense", ["There is no experiment 'nonsense'", "figure-9, tiny"]),
         ("run tiny --preset nonsense", ["There is no preset 'nonsense'", "ci, paper"]),
         ("run tiny --every 0", ["--every: '0' is not a whole number, 1 or more"]),
         ("run tiny --every -1", ["--every: '-1' is not a whole number, 1 or more"]),
@@ -65,6 +66,8 @@ def assert_one_sentence(text, *parts):
         ("audit nonsense", ["There is no experiment 'nonsense'"]),
         ("audit tiny", ["Nothing is stored of tiny at preset paper", "revlib run tiny"]),
         ("audit tiny --points 0", ["--points: '0' is not a whole number, 1 or more"]),
+        ("audit tiny --seconds 0", ["--seconds: '0' is not a whole number, 1 or more"]),
+        ("claims --speed 3", ["--speed"]),
         ("data", ["NAME"]),
         ("data nonsense", ["'nonsense'", "fashion_mnist, cifar10, cifar100"]),
     ],
@@ -152,7 +155,7 @@ def test_run_computes_stores_and_says_so(tiny, capsys):
 
 def test_paper_is_the_default_preset(tiny, capsys):
     status, out, _ = call(capsys, "run tiny --every 32")
-    assert (status, out) == (0, "20 rows of tiny, preset paper, are stored.\n")
+    assert (status, out) == (0, "30 rows of tiny, preset paper, are stored.\n")
 
 
 def test_list_shows_what_there_is_what_it_costs_and_what_is_stored(tiny, capsys):
@@ -162,8 +165,8 @@ def test_list_shows_what_there_is_what_it_costs_and_what_is_stored(tiny, capsys)
     lines = out.splitlines()
     at = lines.index("tiny  A tiny experiment (Section 0)")
     preset = TINY.presets["ci"]
-    maps = 2 * sum(order.cost(preset.recorded()) for order in TINY.orders)
-    ci = f"2 seeds of 32 steps, 8 recorded, {maps:,} optimizer steps in all; {ROWS} rows stored"
+    maps = 2 * sum(order.cost(preset.recorded()) for order in ORDERS)
+    ci = f"2 seeds of 32 steps, 9 recorded, {maps:,} optimizer steps in all; {ROWS} rows stored"
     assert {line.split(maxsplit=1)[0] for line in lines[at + 1 : at + 3]} == {"ci", "paper"}
     assert f"  ci     {ci}" in lines
     assert any(line.startswith("figure-7  ") for line in lines)
@@ -181,7 +184,7 @@ def test_audit_passes_and_fails_by_its_exit_status(tiny, capsys, monkeypatch):
     status, out, err = call(capsys, "audit tiny --preset ci --points 2")
     assert (status, err) == (0, "")
     assert out.splitlines()[-1].startswith("Equal.")
-    assert len(out.splitlines()) == 1 + 2 * 4 + 1
+    assert len(out.splitlines()) == 1 + 2 * 6 + 1
     evaluate = Task.evaluate
 
     def changed(task, model, last=None):
@@ -191,6 +194,16 @@ def test_audit_passes_and_fails_by_its_exit_status(tiny, capsys, monkeypatch):
     status, out, _ = call(capsys, "audit tiny --preset ci --points 2")
     assert status == 1
     assert out.splitlines()[-1].startswith("Not equal.")
+
+
+def test_an_audit_with_too_little_time_says_so(tiny, capsys, monkeypatch):
+    call(capsys, "run tiny --preset ci")
+    clock = itertools.count(step=100)
+    monkeypatch.setattr(runs.time, "monotonic", lambda: next(clock))
+    status, out, _ = call(capsys, "audit tiny --preset ci --seconds 50")
+    assert status == 0
+    assert len(out.splitlines()) == 1 + 6 + 1
+    assert out.splitlines()[-1].strip() == "Equal. The time was not enough for all points."
 
 
 # Stopping
@@ -254,8 +267,8 @@ def test_ctrl_c_stops_a_real_run_with_two_workers(tmp_path, monkeypatch):
 def test_stale_rows_are_named_with_the_way_to_renew_them(tiny, capsys, monkeypatch):
     call(capsys, "run tiny --preset ci")
     old = runs.provenance.code()
-    monkeypatch.setattr(runs.provenance, "code", lambda: old | {"tasks": "other"})
-    rows = len(tiny.presets["ci"].recorded()) * len(tiny.orders) * 2
+    monkeypatch.setattr(runs.provenance, "code", lambda *_: old | {"tasks": "other"})
+    rows = len(tiny.presets["ci"].recorded()) * len(ORDERS) * 2
     for words in ("list", "run tiny --preset ci"):
         status, out, _ = call(capsys, words)
         assert status == 0

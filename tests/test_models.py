@@ -4,10 +4,12 @@ import math
 
 import pytest
 import torch
+import torchvision
 from torch import nn
+from torchvision.models import vgg
 
 from revlib import models
-from revlib.models import mlp
+from revlib.models import convolutional, mlp
 
 WIDTHS = (400, 900, 300, 500)
 """Unequal on purpose: fan-in and fan-out are not to be confused."""
@@ -102,3 +104,69 @@ def test_bad_widths(widths):
 def test_unknown_initialisation_lists_the_valid_ones():
     with pytest.raises(ValueError, match="'xavier': choose one of pytorch, lecun, he, glorot"):
         mlp((784, 10), init="xavier")
+
+
+@pytest.mark.parametrize("normalisation", models.NORMALISATIONS)
+@pytest.mark.parametrize(
+    ("name", "stem"),
+    [("resnet18", "imagenet"), ("resnet18", "cifar"), ("resnet50", "imagenet"), ("vgg19", None)],
+)
+def test_convolutional_networks_are_normalised_as_asked(name, stem, normalisation):
+    network = convolutional(name, 7, stem, normalisation)
+    kinds = [type(module) for module in network.modules()]
+    convolutions = sum(kind is nn.Conv2d for kind in kinds)
+    assert convolutions == {"resnet18": 20, "resnet50": 53, "vgg19": 16}[name]
+    for kind, asked in ((nn.BatchNorm2d, "batch"), (nn.GroupNorm, "group")):
+        assert kinds.count(kind) == (convolutions if normalisation == asked else 0)
+    assert nn.Dropout not in kinds
+    assert network(torch.zeros(2, 3, 32, 32)).shape == (2, 7)
+
+
+def test_resnets_are_torchvisions():
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        theirs = torchvision.models.resnet18(num_classes=10)
+    ours = convolutional("resnet18", 10, "imagenet", "batch", seed=3)
+    assert str(ours) == str(theirs)
+    for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_the_cifar_stem_keeps_the_size_of_the_image():
+    stems = {stem: convolutional("resnet18", 10, stem, "batch") for stem in models.STEMS}
+    x = torch.zeros(1, 3, 32, 32)
+    sides = {s: n.layer1(n.maxpool(n.conv1(x))).shape[-1] for s, n in stems.items()}
+    assert sides == {"imagenet": 8, "cifar": 32}
+
+
+def test_vgg_is_torchvisions_without_its_head():
+    ours = convolutional("vgg19", 10, None, "none")
+    kept = [layer for layer in ours if not isinstance(layer, nn.Flatten | nn.Linear)]
+    assert str(nn.Sequential(*kept)) == str(vgg.make_layers(vgg.cfgs["E"]))
+    for layer in kept:
+        if isinstance(layer, nn.Conv2d):
+            std = math.sqrt(2 / (layer.out_channels * 9))  # He's, by fan-out
+            assert layer.weight.std().item() == pytest.approx(std, rel=0.05)
+            assert torch.count_nonzero(layer.bias) == 0
+
+
+def test_seed_determines_a_convolutional_network_and_nothing_else_changes():
+    before = torch.get_rng_state()
+    first, again, other = (convolutional("resnet18", 10, "cifar", "group", s) for s in (1, 1, 2))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(first.conv1.weight, again.conv1.weight)
+    assert not torch.equal(first.conv1.weight, other.conv1.weight)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("alexnet", 10, None, "batch"), "convolutional network 'alexnet': choose one of resnet18"),
+        (("resnet18", 10, None, "batch"), "stem of resnet18 None: choose one of imagenet, cifar"),
+        (("vgg19", 10, "cifar", "batch"), "stem of vgg19 'cifar': choose one of None"),
+        (("vgg19", 10, None, "layer"), "normalisation 'layer': choose one of batch, group, none"),
+    ],
+)
+def test_unknown_parts_list_the_valid_ones(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        convolutional(*arguments)

@@ -121,3 +121,12 @@ def test_negative_steps_are_refused():
 )
 def test_names_are_what_tables_show(order, name):
     assert str(order) == order.name == name
+
+
+@given(orders, st.integers(0, 60))
+def test_the_maps_applied_make_the_iterate(order, step):
+    def maps(n):  # straight from the rule
+        return [] if n == 0 else maps(order.anchor(n)) + list(range(n, order.anchor(n), -1))
+
+    assert order.applied(step) == maps(step)
+    assert len(order.applied(step)) == step

@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import contents
-from tiny import TINY
+from tiny import ORDERS, TINY, with_orders
 
 from revlib import (
     datasets,
@@ -31,7 +31,7 @@ from revlib import (
 )
 from revlib.orders import Order, windowed
 from revlib.results import DamagedResultsError, StoreInUseError, Writer
-from revlib.runs import audit, compute, run, stored, study
+from revlib.runs import audit, audited, compute, run, stored, study
 from revlib.tasks import Task, build
 
 SEEDS = TINY.presets["ci"].seeds
@@ -82,9 +82,7 @@ def count(monkeypatch, owner, name):
 
 
 def test_rows_are_those_of_trajectory(whole, one_thread):
-    tables = [
-        trajectory(build(SETTING, seed), order, STEPS) for seed in SEEDS for order in TINY.orders
-    ]
+    tables = [trajectory(build(SETTING, seed), order, STEPS) for seed in SEEDS for order in ORDERS]
     same(whole, pd.concat(tables).sort_values(results.KEYS, ignore_index=True))
     assert len(whole) == 2 * 5 * (STEPS + 1)
 
@@ -116,7 +114,7 @@ def test_two_workers_compute_the_same_bits(tiny, whole):
     ("seeds", "every"), [([1], None), ([0], 5), (range(2), 16), (np.array([1]), 32), ([1, 1], 8)]
 )
 def test_a_subset_equals_that_part_of_the_whole(tiny, whole, seeds, every):
-    steps = TINY.presets["ci"].recorded(every)
+    steps = TINY.presets["ci"].recorded(every=every)
     same(quiet(seeds=seeds, every=every), part(whole, steps, seeds))
     same(compute("tiny", "ci", seeds, every), part(whole, steps, seeds))
 
@@ -125,7 +123,7 @@ def test_refining_and_adding_seeds_equals_all_at_once(tiny, whole, monkeypatch):
     evaluated = count(monkeypatch, Task, "evaluate")
     quiet(every=8, seeds=[1])
     quiet(every=8)
-    same(quiet(every=4), part(whole, TINY.presets["ci"].recorded(4)))
+    same(quiet(every=4), part(whole, TINY.presets["ci"].recorded(every=4)))
     same(quiet(every=1), whole)
     assert len(evaluated) == len(whole)  # nothing is computed twice
     assert sum(entry["rows"] for entry in results.Store(folder()).files()[0].runs) == len(whole)
@@ -153,7 +151,7 @@ def test_a_changed_setting_has_a_store_of_its_own(tiny, whole):
 
 def test_divergence_is_a_result(tiny, monkeypatch):
     table = quiet(learning_rate=1e30)
-    assert len(table) == len(SEEDS) * len(TINY.orders) * len(COARSE)
+    assert len(table) == len(SEEDS) * len(ORDERS) * len(COARSE)
     assert np.isfinite(table.loc[table["step"] == 0, "test_loss"]).all()
     late = table[table["step"] > 2]
     assert not np.isfinite(late["test_loss"]).any()
@@ -191,7 +189,7 @@ def test_each_worker_computes_with_one_thread(tiny, monkeypatch):
 def test_states_are_kept_only_where_something_starts_from_them(tiny, monkeypatch, order, most):
     """At any moment, the parent and a worker hold no more states than there are starts in use."""
     monkeypatch.setattr(sweep, "SLICE_SECONDS", -1)
-    [chosen] = [o for o in TINY.orders if o.name == order]
+    [chosen] = [o for o in ORDERS if o.name == order]
     one = dataclasses.replace(TINY, orders=(chosen,))
     monkeypatch.setitem(experiments.EXPERIMENTS, "tiny", one)
     held = []
@@ -321,7 +319,7 @@ def test_damaged_results_are_refused_and_left_alone(tiny):
 def use_other_code(patch):
     """Take the code for what it was before an edit."""
     old = provenance.code() | {"tasks": "0" * 16}
-    patch.setattr(provenance, "code", lambda: old)
+    patch.setattr(provenance, "code", lambda *_: old)
 
 
 def shifted(evaluate):
@@ -381,7 +379,7 @@ def test_an_audit_of_sound_rows_passes_and_changes_nothing(tiny):
     points = found.points
     assert len(points.drop_duplicates(results.KEYS)) == 2 * 5 * (len(COARSE) - 1)
     assert set(points["quantity"]) == {
-        f"{part}_{kind}" for part in ("train", "test") for kind in ("loss", "accuracy")
+        f"{part}_{kind}" for part in ("train", "test", "batch") for kind in ("loss", "accuracy")
     }
     assert (points["stored"] == points["recomputed"]).all()
     losses = points[points["quantity"].str.endswith("loss")]
@@ -443,6 +441,151 @@ def test_diverged_rows_can_be_audited_and_renewed(tiny):
     assert found.renewed
 
 
+@pytest.mark.parametrize("lost", ["then", "now"])
+def test_a_quantity_that_only_one_side_has_is_not_equal(tiny, lost):
+    def without(measure):
+        def fewer(*arguments):
+            found = measure(*arguments)
+            del found["test_accuracy"]
+            return found
+
+        return fewer
+
+    with pytest.MonkeyPatch.context() as patch:
+        use_other_code(patch)
+        if lost == "then":
+            patch.setattr(Task, "evaluate", without(Task.evaluate))
+        quiet(every=32)
+    with pytest.MonkeyPatch.context() as patch:
+        if lost == "now":
+            patch.setattr(Task, "evaluate", without(Task.evaluate))
+        [found] = audit("tiny", "ci")
+    assert set(found.points.loc[~found.points["equal"], "quantity"]) == {"test_accuracy"}
+    assert not found.renewed
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Let an audit's points take a time of our choosing, a fixed one and one for each map."""
+    now = [0.0]
+    taken = []
+
+    def let(fixed, each):
+        compared = runs._compared
+
+        def timed(plan, stored):
+            now[0] += fixed + each * stored["step"]
+            taken.append(stored["step"])
+            return compared(plan, stored)
+
+        monkeypatch.setattr(runs, "_compared", timed)
+        return taken
+
+    monkeypatch.setattr(runs.time, "monotonic", lambda: now[0])
+    let.now = now
+    return let
+
+
+@pytest.mark.parametrize("fixed", [0, 5])
+@pytest.mark.parametrize("seconds", [30, 60, 200])
+def test_an_audit_keeps_to_its_time(tiny, clock, fixed, seconds):
+    quiet(every=1)
+    steps = clock(fixed, each=1)
+    [found] = audit("tiny", "ci", points=5, seconds=seconds)
+    assert steps[0] == 1
+    assert clock.now[0] <= seconds
+    assert found.finished == (len(steps) == 5)
+    assert found.finished or seconds < 200
+    if seconds == 200 and not fixed:
+        assert max(steps) > 1  # it is used
+
+
+def test_an_audit_without_time_takes_one_of_the_cheapest_points(tiny, clock):
+    with pytest.MonkeyPatch.context() as patch:
+        use_other_code(patch)
+        quiet()
+    before = contents(folder())
+    steps = clock(fixed=9, each=1)
+    [found] = audit("tiny", "ci", points=2, seconds=1)
+    assert steps == [8]
+    assert found.passed
+    assert not found.finished
+    assert not found.renewed
+    assert contents(folder()) == before
+    assert audit("tiny", "ci", points=2, seconds=1000)[0].renewed
+
+
+def test_an_audit_in_a_chapter_shows_its_points_and_writes_nothing(tiny):
+    quiet()
+    run("tiny", "ci", progress=False, learning_rate=1e30)
+    for changes in ({}, {"learning_rate": 1e30}):
+        plan = runs._Run.of("tiny", "ci", None, None, changes)
+        before = contents(plan.store.folder)
+        text = audited("tiny", "ci", points=2, seconds=1000, **changes)
+        assert contents(plan.store.folder) == before
+        first, _, *lines = text.splitlines()
+        assert "Recomputed from scratch just now: 2 of 70 stored points, in " in first
+        assert "; all equal, up to what rounding explains" in first
+        assert lines[0] == (
+            "| seed | order | step | quantity | stored | recomputed | allowed | equal |"
+        )
+        assert len(lines) == 2 + 2 * 6
+        table = stored("tiny", "ci")
+        for line in [] if changes else lines[2:]:
+            seed, order, step, quantity, old, new, _, equal = line.strip("| ").split(" | ")
+            key = (table["seed"] == int(seed)) & (table["order"] == order)
+            [value] = table.loc[key & (table["step"] == int(step)), quantity]
+            assert f"{value:.6g}" == old == new
+            assert equal == "yes"
+
+
+def test_an_audit_in_a_chapter_says_what_is_not_equal(tiny, monkeypatch):
+    quiet()
+    monkeypatch.setattr(Task, "evaluate", shifted(Task.evaluate))
+    text = audited("tiny", "ci", points=1)
+    assert "**not all equal**" in text
+    assert text.count("**no**") == 1
+
+
+def test_an_audit_in_a_chapter_says_why_it_is_skipped(tiny, monkeypatch, tmp_path):
+    def skipped():
+        found = audited("tiny", "ci")
+        assert "\n" not in found
+        return found.removeprefix("**Audit.** Skipped: ")
+
+    nothing = "of tiny at preset ci nothing is stored that could be compared."
+    assert skipped() == nothing
+    with pytest.MonkeyPatch.context() as patch:
+        use_other_code(patch)
+        quiet(every=32)
+    assert skipped() == nothing  # what is stale is not shown by the chapter either
+    forget()
+    quiet(every=32)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datasets, "load", with_less_data(datasets.load))
+        assert (
+            skipped() == "the stored results were computed on other data than is on this machine."
+        )
+
+    full = dataclasses.replace(TINY.presets["ci"], setting=SETTING.changed(sample=False))
+    monkeypatch.setitem(TINY.presets, "ci", full)
+    monkeypatch.setenv("REVLIB_DATA", str(tmp_path))
+    monkeypatch.setattr(datasets, "load", lambda *_, **__: pytest.fail("data was loaded"))
+    plan = runs._Run.of("tiny", "ci", None, None, {})
+    with plan.store.writing(plan.identity(), plan.orders, plan.steps, 1) as writer:
+        writer.add([{"seed": 0, "order": "forward", "step": 0, "test_loss": 1.0}])
+    assert skipped() == (
+        "the data is not on this machine (`revlib data fashion_mnist` fetches it)."
+    )
+
+
+def test_an_audit_in_a_chapter_has_nothing_to_say_of_start_points(tiny):
+    plan = runs._Run.of("tiny", "ci", None, None, {})
+    with plan.store.writing(plan.identity(), plan.orders, plan.steps, 1) as writer:
+        writer.add([{"seed": 0, "order": "forward", "step": 0, "test_loss": 1.0}])
+    assert audited("tiny", "ci").endswith("only start points are stored as yet.")
+
+
 def test_an_audit_of_nothing_says_so(tiny):
     message = r"Nothing is stored of tiny at preset ci .*revlib run tiny --preset ci"
     with pytest.raises(ValueError, match=message):
@@ -456,13 +599,11 @@ def test_an_audit_of_nothing_says_so(tiny):
 
 def test_an_audit_leaves_out_orders_that_are_no_more(tiny, monkeypatch):
     quiet()
-    monkeypatch.setitem(
-        experiments.EXPERIMENTS, "tiny", dataclasses.replace(TINY, orders=TINY.orders[:1])
-    )
+    monkeypatch.setitem(experiments.EXPERIMENTS, "tiny", with_orders(ORDERS[:1]))
     [found] = audit("tiny", "ci", points=100)
     assert set(found.points["order"]) == {"forward"}
-    other = (Order("other", TINY.orders[1].anchor),)
-    monkeypatch.setitem(experiments.EXPERIMENTS, "tiny", dataclasses.replace(TINY, orders=other))
+    other = (Order("other", ORDERS[1].anchor),)
+    monkeypatch.setitem(experiments.EXPERIMENTS, "tiny", with_orders(other))
     with pytest.raises(ValueError, match="Nothing is stored"):
         audit("tiny", "ci")
 
@@ -562,7 +703,7 @@ def test_a_study_of_chosen_steps_of_the_paper_computes_what_is_missing(tiny, mon
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("nonsense",), "no experiment 'nonsense'. Valid are: figure-7, tiny"),
+        (("nonsense",), "no experiment 'nonsense'. Valid are: .*figure-9, tiny"),
         (("tiny", "nonsense"), "no preset 'nonsense'. Valid are: ci, paper"),
         (("tiny", "ci", None, 0), "must be a whole number, 1 or more; got 0"),
         (("tiny", "ci", [3, -2]), "A seed must be a whole number, 0 or more; got -2"),
@@ -688,8 +829,8 @@ def test_an_order_that_now_has_other_anchors_is_refused_also_where_rows_are_only
 ):
     quiet()
     imposter = Order("backward", windowed(3).anchor)
-    orders = tuple(imposter if o.name == "backward" else o for o in tiny.orders)
-    monkeypatch.setitem(experiments.EXPERIMENTS, "tiny", dataclasses.replace(tiny, orders=orders))
+    orders = tuple(imposter if o.name == "backward" else o for o in ORDERS)
+    monkeypatch.setitem(experiments.EXPERIMENTS, "tiny", with_orders(orders))
     for read in (stored, quiet):
         with pytest.raises(ValueError, match="an order 'backward' with other anchors"):
             read(*(("tiny", "ci") if read is stored else ()))
@@ -698,8 +839,8 @@ def test_an_order_that_now_has_other_anchors_is_refused_also_where_rows_are_only
 def test_stale_rows_say_what_they_were_computed_with(tiny, monkeypatch):
     quiet()
     old = provenance.code()
-    monkeypatch.setattr(provenance, "code", lambda: old | {"maps": "other"})
-    rows = len(COARSE) * len(SEEDS) * len(TINY.orders)
+    monkeypatch.setattr(provenance, "code", lambda *_: old | {"maps": "other"})
+    rows = len(COARSE) * len(SEEDS) * len(ORDERS)
     assert runs.stale("tiny", "ci") == [f"{rows} rows with other code in maps"]
     assert stored("tiny", "ci").empty
 

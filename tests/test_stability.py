@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from revlib.stability import compare, divergence, fluctuation
+from revlib.stability import compare, divergence, fluctuation, ratios, rounded
 
 
 def table(paths, steps=None):
@@ -114,3 +114,24 @@ def test_divergence_is_the_first_step_that_is_not_finite():
 def test_bad_input_is_a_sentence(arguments, message):
     with pytest.raises(ValueError, match=message):
         compare(table({(0, "forward"): [0.0, 1.0]}), *arguments)
+
+
+def test_ratios_are_the_comparisons_of_all_quantities_and_windows():
+    rng = np.random.default_rng(0)
+    paths = {(s, o): rng.normal(size=9) for s in (0, 1, 2) for o in ("forward", "backward")}
+    rows = table(paths)
+    rows["batch_accuracy"] = rows["test_loss"] ** 2
+    windows = [(0, 3), (4, 8)]
+    found = ratios(rows, windows)
+    assert found["quantity"].tolist() == ["test_loss"] * 2 + ["batch_accuracy"] * 2
+    for row in found.itertuples():
+        expected = compare(rows, row.quantity, row.first, row.last)
+        assert (row.ratio, row.low, row.high) == (expected.ratio, expected.low, expected.high)
+        assert (row.calmer, row.seeds) == ((expected.ratios > 1).sum(), 3)
+
+
+@pytest.mark.parametrize(
+    ("value", "written"), [(264.2, "260"), (0.01234, "0.012"), (12345.0, "12,000"), (9.96, "10")]
+)
+def test_numbers_are_written_with_two_digits(value, written):
+    assert rounded(value) == written

@@ -1,6 +1,8 @@
 """Tasks: the batches every order sees, evaluation, and the paper's tasks from settings."""
 
+import copy
 import dataclasses
+import math
 from functools import partial
 
 import pytest
@@ -69,17 +71,45 @@ def test_an_endless_stream_is_drawn_no_further_than_needed():
 
 def test_evaluation_in_chunks_is_the_mean_over_all_examples(monkeypatch):
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2)).double()
+    model = nn.Linear(3, 2).double()
     x, y = torch.randn(23, 3, dtype=torch.float64), torch.randint(0, 2, (23,))
     problem = Task(model, nn.functional.cross_entropy, [], SGD, {"held_out": (x, y)})
     monkeypatch.setattr(tasks, "EVALUATION_CHUNK", 5)
-    measured = problem.evaluate(model)
-    assert model.training
-    model.eval()
-    assert measured == {
+    assert problem.evaluate(model) == {
         "held_out_loss": pytest.approx(nn.functional.cross_entropy(model(x), y).item(), rel=1e-12),
         "held_out_accuracy": (model(x).argmax(1) == y).double().mean().item(),
     }
+
+
+def test_the_batch_applied_last_is_evaluated_where_it_is_named():
+    problem = task([pair(n) for n in range(4)])
+    assert problem.evaluate(problem.model) == {}
+    x, y = pair(2)  # B_3
+    loss = nn.functional.cross_entropy(problem.model(x), y).item()
+    assert problem.evaluate(problem.model, last=3)["batch_loss"] == pytest.approx(loss)
+    with pytest.raises(ValueError, match="cannot be called 'batch'.*another name"):
+        task([pair(0)], {"batch": pair(0)}).check()
+
+
+def test_batch_normalisation_is_evaluated_in_both_ways_and_left_as_it_was():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Dropout(), nn.Linear(4, 2))
+    x, y = 3 * torch.randn(23, 3) + 1, torch.randint(0, 2, (23,))
+    problem = Task(model, nn.functional.cross_entropy, [(x, y)], SGD, {"test": (x, y)})
+    before = copy.deepcopy(model.state_dict())
+    measured = problem.evaluate(model, last=1)
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert all(module.training for module in model.modules())
+    assert "batch_loss_by_batch" not in measured
+
+    hidden = model[0](x)
+    scaled = (hidden - hidden.mean(0)) / (hidden.var(0, unbiased=False) + model[1].eps).sqrt()
+    own = nn.functional.cross_entropy(model[3](scaled), y).item()
+    model.eval()
+    running = nn.functional.cross_entropy(model(x), y).item()
+    assert measured["test_loss"] == pytest.approx(running, rel=1e-5)
+    assert measured["test_loss_by_batch"] == pytest.approx(own, rel=1e-5)
+    assert abs(own - running) > 0.01
 
 
 def test_accuracy_is_left_out_where_it_is_not_defined():
@@ -134,10 +164,62 @@ def test_a_changed_setting_names_its_fields():
     assert SETTING.changed(learning_rate=0.5, init=None) == dataclasses.replace(
         SETTING, learning_rate=0.5
     )
-    with pytest.raises(ValueError, match="no 'rate'. It has: data, sample, hidden"):
+    with pytest.raises(ValueError, match="no 'rate'. It has: data, sample, model"):
         SETTING.changed(rate=1)
 
 
-def test_a_wrong_scaling_is_refused():
-    with pytest.raises(ValueError, match="'odd' is not a scaling. Valid are: unit, standardised"):
-        build(dataclasses.replace(SETTING, scaling="odd"), 0)
+@pytest.mark.parametrize(
+    ("field", "wrong", "message"),
+    [
+        ("scaling", "odd", "'odd' is not a scaling. Valid are: unit, standardised"),
+        ("sampling", "odd", "'odd' is not a sampling. Valid are: epochs, independent"),
+        ("model", "odd", "no model 'odd'. Valid are: mlp, resnet18, resnet50, vgg19"),
+    ],
+)
+def test_a_wrong_choice_is_refused(field, wrong, message):
+    with pytest.raises(ValueError, match=message):
+        build(SETTING.changed(**{field: wrong}), 0)
+
+
+def test_independent_batches_repeat_examples_and_can_be_had_again():
+    stream = tasks.IndependentBatches(torch.arange(10), torch.arange(10) * 2, size=10, seed=1)
+    batches = [stream[n][0].tolist() for n in range(50)]
+    assert batches == [stream[n][0].tolist() for n in range(50)]
+    assert any(len(set(batch)) < 10 for batch in batches)
+    counts = torch.bincount(torch.tensor(batches).flatten(), minlength=10)
+    assert counts.sum() == 500
+    assert ((counts - 50).abs() < 5 * 45**0.5).all()  # each is binomial, with variance 45
+
+
+@pytest.mark.parametrize(
+    ("figure", "value"), [(4, lambda x: x**2), (5, lambda x: math.cos(10 * x)), (6, lambda x: x**3)]
+)
+def test_regressions_are_those_of_section_a_1(figure, value):
+    setting = experiments.get(f"figure-{figure}").preset("paper").setting
+    problem = build(setting, 0)
+    x, y = problem.evaluation["train"]
+    assert len(x) == 101
+    for i in (0, 7, 50, 100):
+        assert x[i].item() == pytest.approx(-1 + 2 * i / 100, abs=1e-6)
+        assert y[i].item() == pytest.approx(value(-1 + 2 * i / 100), abs=1e-5)
+    between, at = problem.evaluation["test"]
+    assert len(between) == 100
+    torch.testing.assert_close(between, (x[:-1] + x[1:]) / 2)
+    assert at[3].item() == pytest.approx(value(between[3].item()), abs=1e-5)
+    assert problem.loss is nn.functional.mse_loss
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_colour_images_have_their_channels_first_and_are_scaled_one_by_one(name):
+    setting = experiments.get("figure-2").preset("ci").setting.changed(data=name)
+    raw = datasets.load(name, sample=True)
+    problem = build(setting, 0)
+    x = problem.batches.inputs
+    assert x.shape[1:] == (3, 32, 32)
+    assert x[5, 2, 10, 20].item() == pytest.approx(raw.x_train[5, 10, 20, 2] / 255)
+    standardised = build(setting.changed(scaling="standardised"), 0).batches.inputs
+    assert standardised.mean((0, 2, 3)).abs().max() < 1e-4
+    assert (standardised.std((0, 2, 3)) - 1).abs().max() < 1e-4
+    assert problem.model(x[:2]).shape == (2, len(raw.classes))
+    with pytest.raises(ValueError, match="'he' is not an initialisation of resnet18"):
+        build(setting.changed(init="he"), 0)

@@ -8,6 +8,7 @@ words of that line; and when it has ended, it prints the exit status.
 import os
 import sys
 import time
+from dataclasses import replace
 
 from revlib import backward, datasets, experiments, forward, reset, results, switch, windowed
 from revlib.experiments import Experiment, Preset
@@ -28,18 +29,24 @@ SETTING = Setting(
     train_examples=50,
     test_examples=None,
 )
+ORDERS = (forward(), backward(), windowed(5), reset(7, 12), switch(10))
 TINY = Experiment(
     name="tiny",
     title="A tiny experiment",
     section="0",
     chapter="none",
-    orders=(forward(), backward(), windowed(5), reset(7, 12), switch(10)),
     presets={
-        "ci": Preset(SETTING, steps=32, seeds=(0, 1), every=8, bursts=((20, 3),)),
-        "paper": Preset(SETTING.changed(batch_size=8), steps=32, seeds=(0, 1), every=8),
+        "ci": Preset(SETTING, ORDERS, steps=32, seeds=(0, 1), every=8, bursts=((20, 3),)),
+        "paper": Preset(SETTING.changed(batch_size=8), ORDERS, steps=32, seeds=(0, 1), every=8),
     },
     unstated={},
 )
+
+
+def with_orders(orders):
+    """The tiny experiment with other orders."""
+    presets = {name: replace(preset, orders=orders) for name, preset in TINY.presets.items()}
+    return replace(TINY, presets=presets)
 
 
 def main():

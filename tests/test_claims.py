@@ -1,0 +1,493 @@
+"""Verdicts: by hand on made-up paths, and never a wrong one where results are missing."""
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from tiny import TINY
+
+from revlib import claims, cli, experiments, provenance, results, runs, stability
+from revlib.claims import CRITERIA, QUANTITIES, VERDICTS, Claim, judge
+
+ROOT = Path(__file__).resolve().parent.parent
+STEPS = (8, 16, 24, 32)  # what the tiny experiment records at preset paper, but for the start
+FORWARD, BACKWARD, RESET = "forward", "backward", "reset(7, 12)"
+
+
+def claim(**fields):
+    return Claim(
+        **{
+            "id": "a",
+            "place": "Section 0",
+            "statement": "It is calmer.",
+            "experiment": "tiny",
+            "quantity": ("test_loss",),
+            "orders": (FORWARD, BACKWARD),
+            "windows": ((8, 16), (24, 32)),
+            "criterion": "calmer",
+            "chapter": "none",
+        }
+        | fields
+    )
+
+
+@pytest.fixture
+def project(tiny, tmp_path):
+    """A project with one chapter, in the current folder."""
+    for name in ("book/_config.yml", "notebooks/none.md"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    return tmp_path
+
+
+@pytest.fixture
+def store(project):
+    """A function that stores made-up paths, {(seed, order): values at STEPS}, of a quantity."""
+
+    def write(steps=STEPS, **quantities):
+        plan = runs._Run.of("tiny", "paper", None, None, {})
+        rows = {}
+        for quantity, paths in quantities.items():
+            for (seed, order), values in paths.items():
+                for n, value in zip(steps, values, strict=True):
+                    key = {"seed": seed, "order": order, "step": n}
+                    rows.setdefault(tuple(key.values()), key)[quantity] = float(value)
+        with plan.store.writing(plan.identity(), plan.orders, plan.steps, 1) as writer:
+            writer.add(list(rows.values()))
+
+    return write
+
+
+def paths(forward, backward):
+    """The paths of several seeds: a value at each of STEPS for each."""
+    return {
+        (seed, order): values
+        for order, of_seeds in ((FORWARD, forward), (BACKWARD, backward))
+        for seed, values in enumerate(of_seeds)
+    }
+
+
+def swings(*sizes):
+    """Paths whose spread over two neighbouring steps is as given, times the root of 2."""
+    return [(size, -size, size, -size) for size in sizes]
+
+
+# Criteria
+
+
+@pytest.mark.parametrize(
+    ("forward", "backward", "verdict", "count"),
+    [
+        (swings(2, 3, 4), swings(1, 1, 1), "reproduced", "6 of 6 cases (3 seeds, 2 windows)"),
+        (swings(2, 3), swings(1, 1), "partly", "4 of 4 cases (2 seeds, 2 windows)"),
+        (swings(2), swings(1), "partly", "2 of 2 cases (1 seed, 2 windows)"),
+        (swings(2), swings(3), "not reproduced", "0 of 2"),
+        (swings(1.01, 1.01, 40), swings(1, 1, 1), "partly", "6 of 6"),  # the interval holds 1
+        (swings(8, 8, 8, 8, 1), swings(1, 1, 1, 1, 1.1), "partly", "8 of 10"),
+        (swings(2, 3, 0.1), swings(1, 1, 1), "not reproduced", "4 of 6"),
+        (swings(2, 3, 4), [*swings(1, 1), (np.nan,) * 4], "not reproduced", "4 of 6"),
+        ([*swings(2, 3, 4), (1, 2, 3, np.inf)], swings(1, 1, 1, 1), "partly", "7 of 8"),
+        (swings(2, 3, 4, 5), swings(1, 1, 1, 0), "reproduced", "8 of 8"),
+        (swings(2, 3, 4, 0), swings(1, 1, 1, 0), "partly", "6 of 8"),  # neither moves
+        (
+            [(2, -2, 1, -1), (3, -3, 1, -1), (4, -4, 1, -1)],
+            swings(1, 1, 1),
+            "partly",  # in the first window only
+            "3 of 6",
+        ),
+    ],
+)
+def test_calmer(store, forward, backward, verdict, count):
+    store(test_loss=paths(forward, backward))
+    found = judge(claim())
+    assert found.verdict == verdict
+    assert f"above 1 in {count}" in found.evidence
+    assert len(found.per_seed) == 2 * len(forward)
+
+
+def test_calmer_tells_ratios_and_their_intervals(store):
+    store(test_loss=paths(swings(2, 3, 4), swings(1, 1, 1)))
+    found = judge(claim())
+    assert np.allclose(found.per_seed["value"], [2, 3, 4, 2, 3, 4])
+    assert found.per_seed["holds"].all()
+    known = stability.compare(runs.stored("tiny", "paper"), "test_loss", 8, 16)
+    assert f"{known.ratio:.2g} ({known.low:.2g} to {known.high:.2g}) over steps 8 to 16" in (
+        found.evidence
+    )
+
+
+def test_the_accuracy_of_a_diverged_path_is_not_calm(store):
+    accuracies = paths(swings(2, 3, 4), [*swings(1, 1), (0.1,) * 4])
+    store(
+        test_accuracy=accuracies,
+        test_loss=paths(swings(1, 1, 1), [*swings(1, 1), (1, 1, np.nan, np.nan)]),
+    )
+    found = judge(claim(quantity=("test_accuracy",)))
+    assert found.verdict == "not reproduced"
+    held = found.per_seed.set_index(["seed", "first"])["holds"]
+    assert held[2, 8]  # not yet diverged, and constant
+    assert not held[2, 24]
+
+
+def test_a_sign_test_takes_all_of_five_seeds(store):
+    """So for a coin toss, one of the 32 outcomes is taken for a difference."""
+    verdicts = {}
+    for outcome in itertools.product([1, -1], repeat=5):
+        steps = [(0, 0, 0, sign) for sign in outcome]
+        table = runs_of(paths([(0, 0, 0, 0)] * 5, steps))
+        lower = claim(criterion="lower_at_a_step", windows=((24, 32),))
+        verdicts[outcome] = CRITERIA["lower_at_a_step"].judge(lower, "test_loss", table).verdict
+    reproduced = [outcome for outcome, verdict in verdicts.items() if verdict == "reproduced"]
+    assert reproduced == [(-1,) * 5]
+    assert set(verdicts.values()) == {"reproduced", "not reproduced"}
+
+
+def runs_of(paths):
+    """A tidy table of made-up paths."""
+    return pd.DataFrame(
+        {"seed": seed, "order": order, "step": n, "test_loss": float(value)}
+        for (seed, order), values in paths.items()
+        for n, value in zip(STEPS, values, strict=True)
+    )
+
+
+@pytest.mark.parametrize(
+    ("backward", "verdict"),
+    [
+        ([(0, -1, 0, -1)] * 5, "reproduced"),
+        ([(0, -1, 0, 1)] * 5, "partly"),
+        ([(0, 1, 0, 1)] * 5, "not reproduced"),
+        ([(0, 0, 0, 0)] * 5, "not reproduced"),  # a tie
+        ([(0, -1, 0, -1)] * 4, "not yet run"),
+        ([(0, -1, 0, -1)] * 4 + [(0, -1, 0, np.nan)], "partly"),  # diverged is not lower
+    ],
+)
+def test_lower_at_a_step(store, backward, verdict):
+    store(test_loss=paths([(5, 0, -5, 0)] * len(backward), backward))
+    found = judge(claim(criterion="lower_at_a_step"))
+    assert found.verdict == verdict
+    assert "at step 16 on" in found.evidence
+    assert ("A sign test takes 5 seeds" in found.evidence) == (len(backward) < 5)
+
+
+def test_lower_at_a_step_where_forward_has_diverged(store):
+    store(test_loss=paths([(0, np.inf, 0, np.inf)] * 5, [(0, 1, 0, 1)] * 5))
+    assert judge(claim(criterion="lower_at_a_step")).verdict == "reproduced"
+
+
+@pytest.mark.parametrize(
+    ("levels", "verdict"),
+    [
+        ((5, -5, 9), "reproduced"),
+        ((5, -5), "partly"),
+        ((5, 5, 0), "partly"),
+        ((5, 0, 0), "not reproduced"),
+        ((np.nan,) * 3, "not reproduced"),
+    ],
+)
+def test_apart(store, levels, verdict):
+    """Each path has a spread of the root of 2, so their sum is between 2 and 5."""
+    swing = np.array([1, -1, 1, -1])
+    store(test_loss=paths([swing] * len(levels), [swing + level for level in levels]))
+    assert judge(claim(criterion="apart")).verdict == verdict
+
+
+def test_two_noisy_paths_around_one_level_are_not_apart():
+    noise = np.random.default_rng(0).normal(size=(2, 200, 4))
+    found = CRITERIA["apart"].judge(
+        claim(criterion="apart", windows=((8, 32),)), "test_loss", runs_of(paths(*noise))
+    )
+    assert found.verdict == "not reproduced"
+    assert found.cases["holds"].mean() < 0.05
+
+
+@pytest.mark.parametrize(
+    ("levels", "verdict"),
+    [
+        ([(-1, 1)] * 3, "reproduced"),
+        ([(-1, 1)] * 2, "partly"),
+        ([(-1, 1), (-1, 1), (-1, 3)], "partly"),
+        ([(-1, 3), (-3, 1), (-1, 1)], "not reproduced"),
+        ([(-1, np.nan)] * 3, "not reproduced"),
+    ],
+)
+def test_covers(store, levels, verdict):
+    both = paths([(2, -2, 2, -2)] * len(levels), [(low,) * 4 for low, _ in levels])
+    store(test_loss=both | {(s, RESET): (high,) * 4 for s, (_, high) in enumerate(levels)})
+    found = judge(claim(criterion="covers", orders=(FORWARD, BACKWARD, RESET)))
+    assert found.verdict == verdict
+    assert found.per_seed["value"].iloc[0] in (2, 1) or np.isnan(found.per_seed["value"].iloc[0])
+
+
+# Readings
+
+CALM, WILD = paths(swings(2, 3, 4), swings(1, 1, 1)), paths(swings(1, 1, 1), swings(2, 3, 4))
+
+
+@pytest.mark.parametrize(
+    ("train", "batch", "verdict"),
+    [
+        (CALM, CALM, "reproduced"),
+        (WILD, WILD, "not reproduced"),
+        (WILD, CALM, "under-specified"),
+    ],
+)
+def test_readings_that_disagree_are_under_specified(store, train, batch, verdict):
+    store(train_loss=train, batch_loss=batch)
+    found = judge(claim(quantity=("train_loss", "batch_loss")))
+    assert found.verdict == verdict
+    alone = [judge(claim(quantity=(name,))) for name in ("train_loss", "batch_loss")]
+    for name, reading in zip(("train_loss", "batch_loss"), alone, strict=True):
+        told = f"*{QUANTITIES[name].capitalize()}*: {reading.verdict}. {reading.evidence}"
+        assert told in found.evidence
+    assert set(found.per_seed["quantity"]) == {"train_loss", "batch_loss"}
+
+
+def test_a_reading_that_was_not_recorded_is_told(store):
+    store(train_loss=CALM)
+    found = judge(claim(quantity=("train_loss", "batch_loss")))
+    assert found.verdict == "reproduced"
+    assert found.evidence.endswith("*Loss on the batch applied last*: not recorded.")
+    assert judge(claim(quantity=("batch_loss",))).verdict == "not yet run"
+
+
+# Missing results
+
+
+def not_yet_run(found, *evidence):
+    assert found.verdict == "not yet run"
+    assert found.seeds == found.steps == len(found.per_seed) == 0
+    assert found.evidence == " ".join(evidence)
+    return True
+
+
+def test_nothing_stored(project):
+    found = judge(claim())
+    assert not_yet_run(found, "Nothing is stored.")
+    assert found.file is None
+    assert found.length == 33
+
+
+def test_seeds_count_only_where_all_that_is_needed_is_stored(store):
+    backward = {key: values[:3] for key, values in CALM.items() if key[1] == BACKWARD}
+    store(STEPS, test_loss={key: values for key, values in CALM.items() if key[1] == FORWARD})
+    store(STEPS[:3], test_loss=backward)
+    why = "Of no seed are forward and backward stored in full over steps 8 to 16 and 24 to 32."
+    assert not_yet_run(judge(claim()), why)
+    store(STEPS[3:], test_loss={(0, BACKWARD): [-1], (1, BACKWARD): [-1]})
+    found = judge(claim())
+    assert (found.verdict, found.seeds, found.steps) == ("partly", 2, 4)
+    store(STEPS[3:], test_loss={(2, BACKWARD): [-1]})
+    found = judge(claim())
+    assert (found.verdict, found.seeds, found.steps) == ("reproduced", 3, 4)
+    assert (results.root() / f"{found.file}.json").exists()
+
+
+def test_steps_that_only_some_paths_have_do_not_count(store):
+    store(test_loss=CALM)
+    before = judge(claim())
+    store([28], test_loss={(0, BACKWARD): [1000], (1, FORWARD): [1000]})
+    after = judge(claim())
+    pd.testing.assert_frame_equal(after.per_seed, before.per_seed)
+    assert (after.verdict, after.steps) == (before.verdict, 5)
+    lower = claim(criterion="lower_at_a_step", windows=((24, 31), (8, 32)))
+    assert "step 24 " in judge(lower).evidence
+
+
+@pytest.mark.parametrize("cause", ["code", "setting"])
+def test_results_of_another_configuration_give_no_verdict(store, monkeypatch, cause):
+    store(test_loss=CALM)
+    assert judge(claim()).verdict == "reproduced"
+    if cause == "code":
+        other = provenance.code() | {"tasks": "other"}
+        monkeypatch.setattr(provenance, "code", lambda *_: other)
+        why = "other code in tasks"
+    else:
+        preset = TINY.presets["paper"]
+        slower = preset.setting.changed(learning_rate=0.01)
+        monkeypatch.setitem(TINY.presets, "paper", replaced(preset, setting=slower))
+        why = "learning_rate 0.05 instead of 0.01"
+    assert not_yet_run(
+        judge(claim()), f"The stored results are stale and not used: 24 rows with {why}."
+    )
+
+
+def replaced(preset, **changes):
+    return type(preset)(**vars(preset) | changes)
+
+
+def test_what_was_really_run_is_judged(project):
+    runs.run("tiny", progress=False)
+    found = judge(claim(quantity=("train_loss", "batch_loss")))
+    assert (found.seeds, found.steps, found.length) == (2, 6, 33)
+    table = runs.stored("tiny")
+    for case in found.per_seed.itertuples():
+        spread = table[table["step"].between(case.first, case.last)].query(f"seed == {case.seed}")
+        spread = spread.groupby("order")[case.quantity].std()
+        assert case.value == pytest.approx(spread[FORWARD] / spread[BACKWARD])
+
+
+# The file
+
+
+def entry(**fields):
+    given = claim(**fields)
+    listed = {f: list(v) if isinstance(v, tuple) else v for f, v in vars(given).items()}
+    return listed | {"windows": [list(window) for window in given.windows]}
+
+
+def write(project, *entries):
+    path = project / "book" / "claims.yml"
+    path.write_text(yaml.safe_dump(list(entries)))
+    return path
+
+
+def test_what_is_written_is_read(project):
+    path = write(project, entry(), entry(id="b", quantity="test_loss") | {"quantity": "test_loss"})
+    assert claims.load() == claims.load(path) == [claim(), claim(id="b")]
+
+
+def test_windows_are_the_bursts_where_none_are_given(project, monkeypatch):
+    without = entry()
+    del without["windows"]
+    path = write(project, without)
+    with pytest.raises(ValueError, match="The claim 'a' needs windows, since tiny has no bursts"):
+        claims.load(path)
+    bursts = replaced(TINY.presets["paper"], bursts=((20, 3), (30, 2)))
+    monkeypatch.setitem(TINY.presets, "paper", bursts)
+    assert claims.load(path) == [claim(windows=((20, 22), (30, 31)))]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"experiment": "none"},
+            "The claim 'a' has the unknown experiment 'none'. Valid are: figure-1.*tiny",
+        ),
+        (
+            {"quantity": "speed"},
+            "The claim 'a' has the unknown quantity 'speed'. Valid are: batch_accuracy,",
+        ),
+        ({"quantity": [["test_loss"]]}, "The claim 'a' has the unknown quantity"),
+        ({"chapter": "some"}, "The claim 'a' has the unknown chapter 'some'. Valid are: none."),
+        (
+            {"criterion": "better"},
+            "The claim 'a' has the unknown criterion 'better'. Valid are: apart, ",
+        ),
+        (
+            {"orders": ["sideways", BACKWARD]},
+            "The claim 'a' has the unknown order 'sideways'.*forward",
+        ),
+        ({"orders": [FORWARD]}, "The claim 'a' has 1 orders; calmer compares 2"),
+        (
+            {"windows": [[9, 15]]},
+            r"The claim 'a' has the window \[9, 15\]; .*tiny must record at least two",
+        ),
+        ({"windows": [[0, 8]]}, r"the window \[0, 8\]; .*the start not counted"),
+        ({"windows": [[8, 16, 24]]}, r"the window \[8, 16, 24\]; a window is \[first, last\]"),
+        ({"windows": ["late"]}, "the window 'late'"),
+        (
+            {"speed": 3},
+            "The claim 'a' has an unknown field 'speed'; its fields are: id, place, statement",
+        ),
+    ],
+)
+def test_a_claim_that_cannot_be_judged_is_refused(project, changes, message):
+    with pytest.raises(ValueError, match=message):
+        claims.load(write(project, entry() | changes))
+
+
+def test_other_faults_of_the_file_are_told(project):
+    lacking = entry()
+    del lacking["place"]
+    with pytest.raises(ValueError, match="The claim 'a' lacks place; its fields are: id, place"):
+        claims.load(write(project, lacking))
+    with pytest.raises(ValueError, match="The claim 'a' is there twice"):
+        claims.load(write(project, entry(), entry()))
+    with pytest.raises(ValueError, match="A claim is a mapping with an 'id', a text; got 3"):
+        claims.load(write(project, 3))
+    path = project / "book" / "claims.yml"
+    path.write_text("a: [")
+    with pytest.raises(ValueError, match="claims.yml is not valid YAML: "):
+        claims.load(path)
+    path.write_text("id: a")
+    with pytest.raises(ValueError, match="must hold a list of claims"):
+        claims.load(path)
+    path.unlink()
+    with pytest.raises(ValueError, match="There are no claims at "):
+        claims.load()
+
+
+# What readers see
+
+
+def test_front_and_chapter_tell_the_same(project, store):
+    store(test_loss=CALM)
+    write(project, entry(), entry(id="b", quantity=("train_loss",)))
+    table = claims.table()
+    assert list(table["verdict"]) == ["reproduced", "not yet run"]
+    assert list(table["seeds"]) == [3, 3]
+    front, chapter = claims.front().splitlines(), claims.of_chapter("none").splitlines()
+    assert front[0] == ("Claims about the experiments: 2. Verdicts: 1 reproduced, 1 not yet run.")
+    where = "{doc}`Section 0 <chapters/none>`"
+    assert f"| It is calmer. | {where} | **reproduced** | 3 | 4 of 33 |" in front
+    assert {line for line in front if line.startswith("- ")} == {
+        f"- **{name}**: {meaning}" for name, meaning in VERDICTS.items()
+    }
+    told = f"| It is calmer. (Section 0) | **reproduced** | 3 | 4 of 33 | {table['evidence'][0]} |"
+    assert told in chapter
+    assert f"- **calmer**: {CRITERIA['calmer'].rule}" in chapter
+    assert chapter[-1] == f"Judged from the stored results `{table['file'][0]}`."
+
+
+def test_few_seeds_are_told_beside_the_verdict(project, store):
+    store(test_loss=paths(swings(2), swings(1)))
+    write(project, entry())
+    for text in (claims.front(), claims.of_chapter("none")):
+        assert "**partly** (1 seed only)" in text
+
+
+def test_a_chapter_without_claims_is_an_error(project):
+    write(project, entry())
+    assert "**not yet run**" in claims.of_chapter("none")
+    with pytest.raises(ValueError, match="no claims of the chapter 'some'. There are of: none."):
+        claims.of_chapter("some")
+
+
+def test_the_command_line_shows_and_writes_the_verdicts(project, store, capsys):
+    store(test_loss=CALM)
+    write(project, entry())
+    assert cli.main(["claims"]) == 0
+    assert capsys.readouterr().out.startswith("a: reproduced on 3 seeds. Spread of forward")
+    assert cli.main(["claims", "--write"]) == 0
+    page = project / "book" / "verdicts.md"
+    assert capsys.readouterr().out == f"{page}\n"
+    assert page.read_text(encoding="utf-8") == claims.front()
+    write(project, entry(chapter="some"))
+    assert cli.main(["claims"]) == 2
+    assert capsys.readouterr().err.startswith("revlib: The claim 'a' has the unknown chapter")
+
+
+# The book's own
+
+
+@pytest.fixture
+def book(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+def test_every_experiment_has_claims_and_shows_them_in_its_chapter(book):
+    listed = claims.load()
+    assert {claim.experiment for claim in listed} == set(experiments.EXPERIMENTS)
+    for claim in listed:
+        assert claim.chapter == experiments.get(claim.experiment).chapter
+
+
+def test_the_front_page_shows_what_the_stored_results_say(book):
+    assert claims.page().read_text(encoding="utf-8") == claims.front(), (
+        "run `revlib claims --write`"
+    )

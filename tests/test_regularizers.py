@@ -1,0 +1,497 @@
+"""Appendix D: the second-order terms against all orders, the update against explicit Hessians."""
+
+import itertools
+import math
+import re
+import warnings
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from revlib import datasets, figures, regularizers
+from revlib.iterates import iterates
+from revlib.orders import backward, forward
+from revlib.regularizers import OrderAveraging, Training, split
+
+LOSS = nn.functional.cross_entropy
+
+
+def network(activation=nn.Tanh, seed=0):
+    """Return a small network in double precision."""
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(3, 6), activation(), nn.Linear(6, 4)).double()
+
+
+def batch(size=12, seed=0):
+    """Return a batch for it."""
+    generator = torch.Generator().manual_seed(seed)
+    inputs = torch.randn(size, 3, generator=generator, dtype=torch.double)
+    return inputs, torch.randint(4, (size,), generator=generator)
+
+
+def vector(model):
+    """Return the parameters of a model as one vector."""
+    return nn.utils.parameters_to_vector(model.parameters()).detach().clone()
+
+
+def rotations(c, seed=0):
+    """Return c fields that are no gradients, with Jacobians that do not commute."""
+    generator = torch.Generator().manual_seed(seed)
+    matrices = torch.randn(c, 5, 5, generator=generator, dtype=torch.double)
+    return [lambda theta, a=a: torch.tanh(a @ theta) for a in matrices]
+
+
+def case(kind, c):
+    """Return c fields and a point: the gradients of a network, or fields that are no gradients."""
+    if kind == "network":
+        model = network()
+        return regularizers.fields(model, LOSS, split(batch(), c)), vector(model)
+    generator = torch.Generator().manual_seed(1)
+    return rotations(c), torch.randn(5, generator=generator, dtype=torch.double)
+
+
+both_kinds = pytest.mark.parametrize("kind", ["network", "rotations"])
+
+
+def products(fields, theta):
+    """Return V_i'(theta) V_j(theta) for all i and j, from dense Jacobians, shape (c, c, P)."""
+    values = torch.stack([field(theta) for field in fields])
+    jacobians = [torch.autograd.functional.jacobian(field, theta) for field in fields]
+    return torch.stack([values @ jacobian.T for jacobian in jacobians])
+
+
+def steps(fields, theta, rate, order):
+    """Return where an order of the small steps ends, from the definition."""
+    maps = [lambda point, v=field: point + rate * v(point) for field in fields]
+    ((_, end),) = iterates(maps, theta, order, [len(fields)])
+    return end
+
+
+def slope(error):
+    """Return the power with which an error falls between two learning rates."""
+    rates = (2e-3, 1e-3)
+    first, second = (float(error(rate).norm()) for rate in rates)
+    return math.log(first / second, rates[0] / rates[1])
+
+
+# The second-order terms.
+
+
+def test_the_field_is_minus_the_gradient_of_the_loss():
+    model, (inputs, targets) = network(), batch()
+    (field,) = regularizers.fields(model, LOSS, [(inputs, targets)])
+    gradient = torch.autograd.grad(LOSS(model(inputs), targets), list(model.parameters()))
+    expected = -torch.cat([part.flatten() for part in gradient])
+    torch.testing.assert_close(field(vector(model)), expected, rtol=1e-12, atol=1e-14)
+
+
+@both_kinds
+@pytest.mark.parametrize("c", [1, 2, 3, 4])
+def test_the_terms_are_the_sums_over_dense_products(kind, c):
+    fields, theta = case(kind, c)
+    lower = torch.ones(c, c, dtype=torch.double).tril(-1)
+    dense = products(fields, theta)
+    small = torch.einsum("ij,ijp->p", lower, dense)
+    every = torch.einsum("ij,ijp->p", lower + lower.T, dense)
+    close = {"rtol": 1e-10, "atol": 1e-12}
+    torch.testing.assert_close(regularizers.small_batch_term(fields, theta), small, **close)
+    torch.testing.assert_close(regularizers.order_average_term(fields, theta), every, **close)
+
+
+@both_kinds
+@pytest.mark.parametrize("c", [2, 3, 4])
+def test_small_steps_are_the_large_one_and_the_term_to_third_order(kind, c):
+    fields, theta = case(kind, c)
+    total = sum(field(theta) for field in fields)
+    term = regularizers.small_batch_term(fields, theta)
+    printed = regularizers.small_batch_term(fields[::-1], theta)  # the sum over i < j
+
+    def power(order, second):
+        return slope(lambda h: steps(fields, theta, h, order) - theta - h * total - h**2 * second)
+
+    assert power(forward(), term) == pytest.approx(3, abs=0.1)
+    assert power(forward(), 0) == pytest.approx(2, abs=0.1)
+    # The printed sum belongs to the backward order, and to that alone.
+    assert power(forward(), printed) == pytest.approx(2, abs=0.1)
+    assert power(backward(), printed) == pytest.approx(3, abs=0.1)
+
+
+@both_kinds
+@pytest.mark.parametrize("c", [2, 3, 4])
+def test_the_average_over_all_orders_to_third_order(kind, c):
+    fields, theta = case(kind, c)
+    total = sum(field(theta) for field in fields)
+    term = regularizers.order_average_term(fields, theta)
+
+    def average(h):
+        return regularizers.order_average(fields, theta, h)
+
+    def pair(h):  # one order and its reverse do as well as all
+        return (steps(fields, theta, h, forward()) + steps(fields, theta, h, backward())) / 2
+
+    def power(end, part):
+        return slope(lambda h: end(h) - theta - h * total - part * h**2 * term)
+
+    for end in (average, pair):
+        assert power(end, 1 / 2) == pytest.approx(3, abs=0.1)
+        for wrong in (0, -1 / 2, 1):
+            assert power(end, wrong) == pytest.approx(2, abs=0.1)
+
+
+def test_the_average_runs_through_every_order_once():
+    fields = rotations(3)
+    theta = torch.ones(5, dtype=torch.double)
+    ends = [steps(list(order), theta, 0.3, forward()) for order in itertools.permutations(fields)]
+    assert len(ends) == 6
+    expected = sum(ends) / 6
+    torch.testing.assert_close(regularizers.order_average(fields, theta, 0.3), expected)
+
+
+def test_the_average_over_orders_is_the_mean_correction_of_smith_et_al():
+    c, model = 3, network()
+    fields, theta = regularizers.fields(model, LOSS, split(batch(), c)), vector(model)
+
+    def square(point):
+        gradients = torch.stack([field(point) for field in fields])
+        return gradients.mean(0).square().sum() - gradients.square().sum() / c**2
+
+    expected = c**2 / 4 * torch.func.grad(square)(theta)
+    half = regularizers.order_average_term(fields, theta) / 2
+    torch.testing.assert_close(half, expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("weight", [0, 1 / 18, 0.5, -1])
+def test_a_step_ends_where_the_flow_of_the_modified_loss_does(weight):
+    """To third order, with weights in units of h² and the formula of the chapter D.2."""
+    c, model = 3, network()
+    fields, theta = regularizers.fields(model, LOSS, split(batch(), c)), vector(model)
+    (large,) = regularizers.fields(model, LOSS, [batch()])
+
+    def bracket(point):
+        mean = large(point)
+        apart = sum((field(point) - mean).square().sum() for field in fields)
+        return (1 - 2 * weight * c * (c - 1)) * mean.square().sum() + 2 * weight * apart
+
+    def flow(h, parts=4):
+        def velocity(point):
+            return large(point) - h / 4 * torch.func.grad(bracket)(point)
+
+        point, dt = theta, h / parts
+        for _ in range(parts):  # Runge and Kutta's fourth order
+            k1 = velocity(point)
+            k2 = velocity(point + dt / 2 * k1)
+            k3 = velocity(point + dt / 2 * k2)
+            k4 = velocity(point + dt * k3)
+            point = point + dt / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
+        return point
+
+    def end(h):
+        term = regularizers.order_average_term(fields, theta)
+        return theta + h * large(theta) + weight * h**2 * term
+
+    assert slope(lambda h: end(h) - flow(h)) == pytest.approx(3, abs=0.1)
+
+
+def test_above_the_critical_curvature_the_step_is_turned_round():
+    h, c, weight = 0.1, 3, 0.02
+    critical = regularizers.critical_curvature(h, c, weight)
+    for factor, sign in ((0.9, 1), (1.1, -1)):
+        model = nn.Linear(1, 1, bias=False).double()
+        nn.init.ones_(model.weight)
+        curvature = factor * critical
+        step = OrderAveraging(model, lambda y, t, k=curvature: k / 2 * (y**2).mean(), c, h, weight)
+        step((torch.ones(c, 1, dtype=torch.double), torch.ones(c)))
+        assert sign * (1 - model.weight.item()) > 0
+
+
+# The regulariser as an update term.
+
+
+@pytest.mark.parametrize("c", [1, 2, 3, 4])
+@pytest.mark.parametrize("activation", [nn.Tanh, nn.ReLU])
+def test_one_double_backward_is_the_sum_of_hessian_vector_products(c, activation):
+    model = network(activation)
+    pieces, parameters = split(batch(), c), list(model.parameters())
+    expected = [torch.zeros_like(parameter) for parameter in parameters]
+    gradients = [
+        torch.autograd.grad(LOSS(model(x), y), parameters, create_graph=True) for x, y in pieces
+    ]
+    for i, j in itertools.permutations(range(c), 2):
+        inner = sum((gradients[i][k] * gradients[j][k].detach()).sum() for k in range(4))
+        products = torch.autograd.grad(inner, parameters, retain_graph=True)
+        expected = [total + part for total, part in zip(expected, products, strict=True)]
+    step, term = regularizers.order_averaging([LOSS(model(x), y) for x, y in pieces], parameters)
+    torch.testing.assert_close(term, expected, rtol=1e-10, atol=1e-14)
+    total = [-sum(parts) for parts in zip(*gradients, strict=True)]
+    torch.testing.assert_close(step, total, rtol=1e-12, atol=1e-14)
+
+
+def test_a_step_is_the_large_step_and_the_weighted_term():
+    c, h, weight = 3, 0.1, 0.07
+    model, whole = network(), batch()
+    fields = regularizers.fields(model, LOSS, split(whole, c))
+    (large,) = regularizers.fields(model, LOSS, [whole])
+    theta = vector(model)
+    extra = weight * regularizers.order_average_term(fields, theta)
+    step = OrderAveraging(model, LOSS, c, h, weight)
+    step(whole)
+    plain = h * large(theta)
+    torch.testing.assert_close(vector(model), theta + plain + extra, rtol=1e-12, atol=1e-14)
+    assert step.ratio == pytest.approx(float(extra.norm() / plain.norm()))
+    assert step.cosine == pytest.approx(float(extra @ plain / extra.norm() / plain.norm()))
+
+
+@pytest.mark.parametrize(("c", "weight"), [(1, 0.3), (4, 0.0)])
+def test_with_one_piece_or_no_weight_it_is_the_plain_step(c, weight):
+    model, whole = network(), batch()
+    (large,) = regularizers.fields(model, LOSS, [whole])
+    expected = vector(model) + 0.1 * large(vector(model))
+    step = OrderAveraging(model, LOSS, c, 0.1, weight)
+    step(whole)
+    torch.testing.assert_close(vector(model), expected, rtol=1e-12, atol=1e-14)
+    assert (step.ratio, step.cosine) == (0, 0)
+
+
+def test_small_steps_go_through_the_pieces_in_their_order():
+    model, whole = network(), batch()
+    fields = regularizers.fields(model, LOSS, split(whole, 3))
+    expected = steps(fields, vector(model), 0.6 / 3, forward())
+    regularizers.small_steps(model, LOSS, whole, 3, 0.6)
+    torch.testing.assert_close(vector(model), expected, rtol=1e-12, atol=1e-14)
+
+
+def test_parameters_without_part_in_the_loss_stay():
+    model = network()
+    model.register_parameter("idle", nn.Parameter(torch.ones(2).double()))
+    OrderAveraging(model, LOSS, 2, 0.1, 0.1)(batch())
+    assert model.idle.tolist() == [1, 1]
+
+
+def test_losses_without_second_derivatives_have_no_term():
+    model = nn.Linear(3, 1).double()
+    losses = [model(x).mean() for x, _ in split(batch(), 2)]
+    _, term = regularizers.order_averaging(losses, list(model.parameters()))
+    assert all((part == 0).all() for part in term)
+
+
+def test_piecewise_linear_units_are_warned_of_once_and_only_they():
+    with pytest.warns(UserWarning, match="second derivative is zero almost everywhere"):
+        step = OrderAveraging(network(nn.ReLU), LOSS, 2, 0.1, 0.1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        step(batch())
+        OrderAveraging(network(nn.Tanh), LOSS, 2, 0.1, 0.1)
+        OrderAveraging(network(nn.ReLU), LOSS, 2, 0.1, 0)
+        OrderAveraging(network(nn.ReLU), LOSS, 1, 0.1, 0.1)
+
+
+def test_a_batch_is_cut_into_equal_pieces_in_order():
+    inputs, targets = batch(12)
+    pieces = split((inputs, targets), 3)
+    assert [len(x) for x, _ in pieces] == [4, 4, 4]
+    assert torch.equal(torch.cat([x for x, _ in pieces]), inputs)
+    assert torch.equal(torch.cat([y for _, y in pieces]), targets)
+
+
+@pytest.mark.parametrize(
+    ("size", "c", "what"),
+    [
+        (2048, 3, "2048 examples cannot be cut into 3 equal pieces. Take a batch of 2049"),
+        (2, 3, "take at least 3"),
+        (8, 0, "whole number of pieces"),
+        (8, 2.0, "whole number of pieces"),
+    ],
+)
+def test_what_cannot_be_cut_is_refused(size, c, what):
+    with pytest.raises(ValueError, match=re.escape(what)):
+        split((torch.zeros(size, 3), torch.zeros(size)), c)
+
+
+def test_a_number_of_pieces_that_is_none_is_refused_at_once():
+    with pytest.raises(ValueError, match="whole number of pieces"):
+        OrderAveraging(network(), LOSS, 0, 0.1, 0.1)
+
+
+# The experiment.
+
+
+@pytest.fixture
+def store(monkeypatch, tmp_path):
+    """A book without results."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "results" / "figure-14" / "ci"
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """Make the experiment a small one."""
+    size = regularizers.PRESETS["ci"]
+    setting = size.setting.changed(hidden=(8,), batch_size=8, train_examples=20, test_examples=20)
+    small = regularizers.Preset(setting, steps=4, every=2, seeds=(0, 1))
+    monkeypatch.setitem(regularizers.PRESETS, "ci", small)
+    monkeypatch.setattr(regularizers, "PIECES", (2, 3))
+
+
+def test_a_run_goes_on_where_it_was_stopped(store, few):
+    said = []
+
+    def stop(line):
+        said.append(line)
+        if len(said) == 13:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        regularizers.run("ci", stop)
+    assert len(regularizers.stored("ci")) == 3 * 13
+    regularizers.run("ci", said.append)
+    table = regularizers.stored("ci")
+    per_c = len(regularizers.trainings(2))
+    assert len(said) == len(set(said)) == 2 * 2 * per_c
+    assert len(table) == 3 * len(said)
+    assert not table.duplicated(["c", "seed", "order", "step"]).any()
+    shown = regularizers.study("ci").table
+    for name in ("train_loss", "test_loss"):
+        keys = ["c", "seed", "order", "step"]
+        both = table.merge(shown, on=keys, validate="one_to_one")
+        assert len(both) == len(table)
+        np.testing.assert_allclose(both[f"{name}_x"], both[f"{name}_y"], rtol=1e-5)
+
+
+def test_other_code_makes_results_stale_until_an_audit(store, few, monkeypatch):
+    regularizers.run("ci", lambda line: None)
+    assert not regularizers.stale("ci")
+    rows = len(regularizers.stored("ci"))
+    monkeypatch.setattr(regularizers, "_code", lambda: {"regularizers": "other"})
+    assert len(regularizers.stale("ci")) == 2
+    assert regularizers.stored("ci").empty
+    assert regularizers.audit("ci")["equal"].all()
+    assert not regularizers.stale("ci")
+    assert len(regularizers.stored("ci")) == rows
+
+
+def test_an_audit_finds_what_is_wrong(store, few, monkeypatch):
+    regularizers.run("ci", lambda line: None)
+    monkeypatch.setattr(regularizers, "_code", lambda: {"regularizers": "other"})
+    true = regularizers.OrderAveraging.__call__
+
+    def wrong(self, batch):
+        true(self, batch)
+        true(self, batch)
+
+    monkeypatch.setattr(regularizers.OrderAveraging, "__call__", wrong)
+    assert not regularizers.audit("ci")["equal"].any()
+    assert len(regularizers.stale("ci")) == 2
+
+
+def test_without_results_of_the_papers_size_the_small_one_stands_in(store, few):
+    found = regularizers.study("paper")
+    assert found.preset == "ci"
+    assert "stands in" in found.note
+
+
+def test_a_training_ends_where_its_loss_is_not_finite(few):
+    rows = regularizers.compute("ci", 2, 0, Training("wild", rate=1e38))
+    assert rows[-1]["step"] < 4
+    assert not np.isfinite(rows[-1]["train_loss"])
+
+
+def test_an_unknown_preset_is_refused():
+    with pytest.raises(ValueError, match="Valid are: paper, ci"):
+        regularizers.study("huge")
+
+
+def table(ends):
+    """Return a table of straight curves from 2 to the given losses, for c = 2 and seeds 0, 1, …"""
+    rows = [
+        {"c": 2, "seed": seed, "order": name, "step": 10 * k}
+        | {"train_loss": 2 + k * (train - 2) / 2, "test_loss": 2 + k * (test - 2) / 2}
+        for name, losses in ends.items()
+        for seed, (train, test) in enumerate(losses)
+        for k in range(3)
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_differences_are_paired_by_seed():
+    found = table({"a": [(1, 1.0), (1, 1.5)], "b": [(1, 1.1), (1, 1.8)]})
+    row = regularizers.difference(found, "test_loss", "a", "b").loc[2]
+    assert row["mean"] == pytest.approx(-0.2)
+    assert row["spread"] == pytest.approx(0.1 * math.sqrt(2))
+    assert (row["seeds"], row["lower"], row["less"]) == (2, 2, True)
+    assert not regularizers.difference(found, "test_loss", "b", "a").loc[2, "less"]
+
+
+def test_a_difference_within_the_spread_is_none():
+    found = table({"a": [(1, 1.0), (1, 1.5)], "b": [(1, 1.1), (1, 1.3)]})
+    for names in (("a", "b"), ("b", "a")):
+        assert not regularizers.difference(found, "test_loss", *names).loc[2, "less"]
+
+
+def test_a_lost_training_ends_at_infinity():
+    found = table({"a": [(1, 1.0), (1, 1.5)], "b": [(1, 1.1), (1, np.nan)], "c": [(1, 9)] * 2})
+    found = found[(found["order"] != "c") | (found["step"] < 20)]  # it ended before
+    against_a = regularizers.difference(found, "test_loss", "b", "a").loc[2]
+    assert (against_a["mean"], against_a["lower"], against_a["less"]) == (np.inf, 0, False)
+    both_lost = regularizers.difference(found, "test_loss", "b", "c").loc[2]
+    assert (both_lost["lower"], both_lost["less"]) == (1, False)
+
+
+def test_progress_is_compared_at_equal_train_loss():
+    # b is half as fast as a on the same line, and c is half as fast on a higher one.
+    found = table({"a": [(1, 1.0)], "b": [(1.5, 1.5)], "c": [(1.5, 1.6)], "d": [(3, 3)]})
+    assert regularizers.at_equal_train_loss(found, "b", "a").loc[2, "mean"] == pytest.approx(0)
+    assert regularizers.at_equal_train_loss(found, "c", "a").loc[2, "mean"] == pytest.approx(0.1)
+    assert np.isnan(regularizers.at_equal_train_loss(found, "d", "a").loc[2, "mean"])
+
+
+def test_costs_are_measured_for_every_c(few):
+    costs = regularizers.step_costs("ci", turns=1)
+    assert list(costs["c"]) == [2, 3]
+    assert (costs[["regularised", "small"]] > 0).all(axis=None)
+
+
+def test_the_papers_sizes():
+    size = regularizers.PRESETS["paper"]
+    assert (size.setting.batch_size, size.setting.learning_rate) == (2048, 0.001)
+    assert size.setting.hidden == (500,) * 5
+    for c, examples in ((2, 2048), (3, 2049), (4, 2048)):
+        task = regularizers._task(size.setting.changed(sample=True), c, seed=0)
+        assert len(task.batch(1)[0]) == examples
+    assert list(regularizers.WEIGHTS.values()) == [0.5, 1, 2, 4]
+
+
+@pytest.fixture
+def published(monkeypatch):
+    """The results that the book publishes."""
+    monkeypatch.chdir(Path(__file__).parent.parent)
+
+
+def test_no_published_result_is_stale(published):
+    assert not regularizers.stale(), "renew them: regularizers.audit('paper')"
+    table = regularizers.stored()
+    assert set(table["c"]) == set(regularizers.PIECES)
+    assert table["seed"].nunique() >= 3
+    assert regularizers.costs_path().exists()
+
+
+def test_a_published_point_is_found_again(published):
+    data = datasets.path("fashion_mnist")
+    if not data.exists():
+        pytest.skip(f"{data} is missing: `revlib data fashion_mnist` fetches it")
+    found = regularizers.audit()
+    assert found["equal"].all(), found
+
+
+def test_the_figure_of_the_weights_draws_every_training():
+    found = table({"a": [(1, 1.0), (1, 1.5)], "b": [(1.5, 1.5), (1, np.inf)], "c": [(1, 1)] * 2})
+    figure = figures.weights(found, ["a"], ["b", "c"])
+    panels = figure.axes
+    assert [ax.get_ylabel() for ax in panels] == ["train loss", "test loss"]
+    assert len(panels[0].lines) == 6
+    assert panels[1].get_ylim()[1] < 3
+    plt.close(figure)
