@@ -63,6 +63,10 @@ sync: $(ENV) ## rewrite and run the .ipynb whose .md or library changed (the .md
 bench: $(ENV) ## time backward runs against the plain loop (on a machine that does nothing else)
 	env -u OMP_NUM_THREADS -u MKL_NUM_THREADS -u OPENBLAS_NUM_THREADS $(VENV)/bin/revlib bench
 
+.PHONY: verdicts
+verdicts: $(ENV) ## judge the claims from the stored results, for the book's front page
+	$(VENV)/bin/revlib claims --write
+
 .PHONY: picture
 picture: $(ENV) ## redraw the README's picture from the stored results
 	$(RUN) -c "from revlib import figures, runs; figures.theme(); \

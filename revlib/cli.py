@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import ast
+import shlex
 import sys
 from collections.abc import Sequence
 from concurrent.futures import BrokenExecutor
 from typing import Any, NoReturn
-
-import yaml
 
 from revlib import benchmark, claims, datasets, experiments, results, runs
 
@@ -102,6 +102,7 @@ def _experiment(command: argparse.ArgumentParser) -> None:
         "--set",
         type=_change,
         nargs="+",
+        action="extend",
         default=[],
         metavar="FIELD=VALUE",
         help="with other choices than the preset's, init=glorot say; stored apart",
@@ -112,7 +113,10 @@ def _change(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals:
         raise argparse.ArgumentTypeError(f"{text!r} is not of the form FIELD=VALUE, init=he say")
-    return name, yaml.safe_load(value)
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value  # a word: he, say
 
 
 def _positive(text: str) -> int:
@@ -134,20 +138,22 @@ def _list(options: argparse.Namespace) -> int:
                 f"  {name:<6} {len(preset.seeds)} seeds of {preset.steps} steps, "
                 f"{len(asked)} recorded, {maps:,} optimizer steps in all; {stored:,} rows stored"
             )
-            _say_stale(experiment.name, name)
+            _say_stale(experiment.name, name, {})
     return 0
 
 
-def _say_stale(experiment: str, preset: str) -> None:
-    for words in runs.stale(experiment, preset):
+def _say_stale(experiment: str, preset: str, changes: dict[str, Any]) -> None:
+    differs = [f"{name}={value}" for name, value in changes.items()]
+    which = shlex.join([experiment, "--preset", preset, *(["--set", *differs] if differs else [])])
+    for words in runs.stale(experiment, preset, **changes):
         print(
-            f"  Stale and not used: {words}. "
-            f"`revlib audit {experiment} --preset {preset}` renews them if they still hold."
+            f"  Stale and not used: {words}. `revlib audit {which}` renews curves that still "
+            f"hold, `revlib motion {which}` measures motion again."
         )
 
 
 def _run(options: argparse.Namespace) -> int:
-    _say_stale(options.experiment, options.preset)
+    _say_stale(options.experiment, options.preset, dict(options.set))
     table = runs.run(
         options.experiment,
         options.preset,

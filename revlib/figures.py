@@ -631,7 +631,7 @@ def intervals(table: pd.DataFrame, label: str, xlabel: str, group: str | None = 
         ends = part[["low", "high"]].to_numpy(float)
         ax.hlines(y, ends[:, 0], ends[:, 1], color=f"C{position}", linewidth=2)
         ax.plot(part["ratio"], y, "os^Dv"[position % 5], color=f"C{position}", label=name)
-    _around_one(ax.xaxis, table["ratio"])
+    _around_one(ax, table["ratio"])
     ax.set_yticks(range(len(lines)), [str(line).replace("_", " ") for line in lines])
     ax.set_ylim(len(lines) - 0.5, -0.5)
     ax.set_xlabel(xlabel)
@@ -664,8 +664,10 @@ def motion(table: pd.DataFrame) -> Figure:
     figure, axes = plt.subplots(1, 3, figsize=(_WIDTH, 2.9))
     styles = _styles(table["order"].unique())
     for ax, (column, words) in zip(axes, panels.items(), strict=True):
-        for (order, _), path in table.sort_values("step").groupby(["order", "seed"]):
-            ax.plot(path["step"], path[column], label=order, **(styles[order] | {"marker": "o"}))
+        for order, style in styles.items():
+            own = table[table["order"] == order].sort_values("step")
+            for _, path in own.groupby("seed"):
+                ax.plot(path["step"], path[column], label=order, **(style | {"marker": "o"}))
         ax.set_title(words, fontsize="medium")
         ax.set_xlabel("step $n$")
         if column == "growth":
@@ -681,16 +683,14 @@ def motion(table: pd.DataFrame) -> Figure:
 
 
 def quadrants(table: pd.DataFrame, x: str, y: str, xlabel: str, ylabel: str, logx: bool) -> Figure:
-    """Draw one quantity against another, a marker for each experiment, with error bars.
+    """Draw one quantity against another: for each experiment its seeds, small, and their mean.
 
-    The y axis is logarithmic and has a line at 1. A bar is cut at the edge of the figure where it
-    is wider.
+    The y axis is logarmithic and has a line at 1. On a logarithmic axis the mean is the geometric.
 
     Parameters
     ----------
     table : pandas.DataFrame
-        One row per experiment: ``experiment``, the columns `x` and `y`, and the ends of their
-        error bars as ``…_low`` and ``…_high``, which may be not a number.
+        One row per experiment and seed: ``experiment`` and the columns `x` and `y`.
     x, y : str
         The two quantities.
     xlabel, ylabel : str
@@ -705,18 +705,20 @@ def quadrants(table: pd.DataFrame, x: str, y: str, xlabel: str, ylabel: str, log
     figure, ax = plt.subplots(figsize=(_WIDTH, 3.8))
     ax.axhline(1, color="0.5", linewidth=1)
     ax.axvline(1 if logx else 0, color="0.5", linewidth=1)
-    colors = itertools.cycle(sns.color_palette("colorblind"))
-    for (_, row), marker, color in zip(
-        table.iterrows(), itertools.cycle("os^DvP*"), colors, strict=False
-    ):
-        style = {"color": color, "linewidth": 1.2, "alpha": 0.6}
-        ax.hlines(row[y], row[f"{x}_low"], row[f"{x}_high"], **style)
-        ax.vlines(row[x], row[f"{y}_low"], row[f"{y}_high"], **style)
-        name = row["experiment"].replace("-", " ")
-        ax.plot(row[x], row[y], marker, color=color, markersize=7, label=name)
-    _around_one(ax.yaxis, table[y])
-    if logx:
-        _around_one(ax.xaxis, table[x])
+    for i, (name, seeds) in enumerate(table.groupby("experiment", sort=False)):
+        color, marker = f"C{i}", "os^DvP*"[i]
+        ax.plot(seeds[x], seeds[y], marker, color=color, markersize=4, alpha=0.5)
+        ax.plot(
+            np.exp(np.log(seeds[x]).mean()) if logx else seeds[x].mean(),
+            np.exp(np.log(seeds[y]).mean()),
+            marker,
+            color=color,
+            markersize=9,
+            markeredgecolor="white",
+            label=name.replace("-", " "),
+        )
+    for axis in (ax.xaxis, ax.yaxis) if logx else (ax.yaxis,):
+        _logarithmic(axis)
     ax.set_xlabel(xlabel)
     ax.set_ylabel(ylabel)
     _legend(figure, _handles([ax]))
@@ -770,22 +772,25 @@ def variants(table: pd.DataFrame, xlabel: str) -> Figure:
                 if isinstance(state, str):
                     ax.text(0.99, height, state, transform=place, ha="right", va="center")
     axes.flat[-1].set_xlabel(xlabel)
-    _around_one(axes.flat[-1].xaxis, table["ratio"])
+    _around_one(axes.flat[-1], table["ratio"])
     if len(quantities) > 1:
         _legend(figure, _handles(axes.flat))
     return figure
 
 
-def _around_one(axis: XAxis | YAxis, values: pd.Series) -> None:
-    """Make an axis logarithmic, with 1 on it, and as long as the values need."""
-    x = isinstance(axis, XAxis)
-    (axis.axes.set_xscale if x else axis.axes.set_yscale)("log")
-    found = values[np.isfinite(values) & (values > 0)]
-    if len(found):  # an interval from two seeds can be wider than any axis
-        ends = min(found.min(), 1) / 4, max(found.max(), 1) * 4
-        (axis.axes.set_xlim if x else axis.axes.set_ylim)(ends)
+def _logarithmic(axis: XAxis | YAxis) -> None:
+    """Make an axis logarithmic, with plain numbers on it."""
+    (axis.axes.set_xscale if isinstance(axis, XAxis) else axis.axes.set_yscale)("log")
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
+
+
+def _around_one(ax: Axes, values: pd.Series) -> None:
+    """Make the x axis logarithmic, with 1 on it, and as long as the values need."""
+    _logarithmic(ax.xaxis)
+    found = values[np.isfinite(values) & (values > 0)]
+    if len(found):  # an interval from two seeds can be wider than any axis
+        ax.set_xlim(min(found.min(), 1) / 4, max(found.max(), 1) * 4)
 
 
 def _styles(orders: Iterable[str]) -> dict[str, dict]:

@@ -29,76 +29,57 @@ def contractions(preset: str = "paper") -> tuple[pd.DataFrame, str]:
     in for them, and the sentence says so.
     """
     found = {name: contraction(name, preset) for name in SHOWN[preset]}
-    missing = [name for name, row in found.items() if row is None]
-    if len(missing) == len(found):
+    there = [name for name, seeds in found.items() if len(seeds)]
+    missing = [name for name in found if name not in there]
+    if not there:
         table, note = contractions("ci")
-        return (
-            table,
-            f"{note} This stands in for the preset {preset}, of which too little is stored.",
-        )
+        return table, f"{note} This stands in for the preset {preset}: too little of it is stored."
     how = "computed just now" if preset == "ci" else "stored results"
-    note = f"Preset {preset}: {how} of {', '.join(name for name in found if name not in missing)}."
+    note = f"Preset {preset}: {how} of {', '.join(there)}."
     if missing:
         note += f" Left out, because too little is stored as yet: {', '.join(missing)}."
-    return pd.DataFrame([row for row in found.values() if row]), note
+    return pd.concat([found[name] for name in there], ignore_index=True), note
 
 
-def contraction(name: str, preset: str = "paper") -> dict[str, Any] | None:
+def contraction(name: str, preset: str = "paper") -> pd.DataFrame:
     """Return how much the maps of an experiment contract, beside how calm its backward path is.
 
     Preset ``ci`` is computed on the spot, ``paper`` is what is stored.
 
     Returns
     -------
-    dict or None
-        None if no motion or no window of the table is stored in full for both orders. Otherwise,
-        for the last such step and window:
+    pandas.DataFrame
+        One row for each seed of which the last step with motion, and the last window, are there
+        for both orders (the last that are there for any seed):
 
-        - ``experiment``, ``step``, ``seeds`` (with motion at that step), ``window`` (the first and
-          the last of its steps);
-        - ``growth``, ``growth_low`` and ``growth_high``: mean, lowest and highest growth rate of
-          the backward chain over seeds (:func:`revlib.growth.growth`), ``tangent_growth`` the mean
-          rate of a tangent vector and ``contracting`` on how many seeds the first is negative;
+        - ``experiment``, ``seed``, ``step`` (at which motion was measured);
+        - ``growth`` and ``tangent_growth``: rate along the backward chain
+          (:func:`revlib.growth.growth`), a map;
         - ``stretch``: how far consecutive backward iterates lie apart, in lengths of the step
           that sets their chains apart;
         - ``moved`` and ``predictions_moved``: how far one step moves the backward iterate in
           theta, and its predictions, divided by the same for the forward iterate;
         - ``calm``: the spread of the test loss along the forward path divided by that along the
-          backward path.
-
-        The last four are geometric means over seeds, with the 95 % interval as ``…_low`` and
-        ``…_high``.
+          backward path, in the window.
     """
     if preset == "ci":
         table, (motion, _) = runs.compute(name, preset), runs.motion(name, preset)
     else:
         table, motion = runs.stored(name, preset), runs.stored_motion(name, preset)
     complete = _last_window(table, experiments.get(name).preset(preset).windows)
-    steps = _in_both(motion)
-    if complete is None or steps.empty:
-        return None
-    table, first, last = complete
-    calm = stability.compare(table, "test_loss", first, last)
-    step = steps["step"].max()
-    at = steps[steps["step"] == step]
+    motion = _in_both(motion)
+    if complete is None or motion.empty:
+        return pd.DataFrame()
+    at = motion[motion["step"] == motion["step"].max()]
     forward, backward = (at[at["order"] == order].set_index("seed") for order in ORDERS)
-    return (
-        {
-            "experiment": name,
-            "step": step,
-            "seeds": len(backward),
-            "window": (first, last),
-            "growth": backward["growth"].mean(),
-            "growth_low": backward["growth"].min(),
-            "growth_high": backward["growth"].max(),
-            "tangent_growth": backward["tangent_growth"].mean(),
-            "contracting": int((backward["growth"] < 0).sum()),
-        }
-        | _mean("stretch", backward["moved"] / backward["step_length"])
-        | _mean("moved", backward["moved"] / forward["moved"])
-        | _mean("predictions_moved", backward["predictions_moved"] / forward["predictions_moved"])
-        | {"calm": calm.ratio, "calm_low": calm.low, "calm_high": calm.high}
+    found = backward[["step", "growth", "tangent_growth"]].assign(
+        stretch=backward["moved"] / backward["step_length"],
+        moved=backward["moved"] / forward["moved"],
+        predictions_moved=backward["predictions_moved"] / forward["predictions_moved"],
+        calm=stability.compare(complete[0], "test_loss", *complete[1:]).ratios,
     )
+    found.insert(0, "experiment", name)
+    return found.dropna().sort_index().reset_index()
 
 
 def sensitivity(
@@ -205,11 +186,6 @@ def _in_both(motion: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of motion whose seed and step were measured in both orders."""
     both = motion[motion["order"].isin(ORDERS)]
     return both[both.groupby(["seed", "step"])["order"].transform("nunique") == len(ORDERS)]
-
-
-def _mean(name: str, ratios: pd.Series) -> dict[str, float]:
-    mean, low, high = stability.geometric_mean(ratios[np.isfinite(ratios)])
-    return {name: mean, f"{name}_low": low, f"{name}_high": high}
 
 
 # What the pilot found

@@ -517,15 +517,17 @@ class Study:
 def study(preset: str) -> Study:
     """Return what a chapter shows: ``ci`` is computed on the spot, ``paper`` read from the store.
 
-    Where nothing of ``paper`` is stored that holds today, it is ``ci``, and the note says so.
+    Only seeds with all their trainings are shown. Where there is none of ``paper`` that holds
+    today, it is ``ci``, and the note says so.
     """
-    size, table = _preset(preset), stored(preset)
+    size, table = _preset(preset), _whole_seeds(stored(preset))
     if preset == "paper" and len(table):
         note = "stored results on the full data"
     elif preset == "paper":
-        old = "; ".join(stale(preset)) or "none are stored"
-        note = f"{study('ci').note} It stands in for results of the paper's size: {old}"
-        return dataclasses.replace(study("ci"), note=note)
+        old = "; ".join(stale(preset)) or "there are none of a whole seed"
+        small = study("ci")
+        note = f"{small.note} It stands in for results of the paper's size: {old}."
+        return dataclasses.replace(small, note=note)
     else:
         rows = [
             row | {"c": c}
@@ -539,6 +541,13 @@ def study(preset: str) -> Study:
     return Study(
         preset, size, table, f"Preset {preset}: {note}; {seeds} seeds, {size.steps} steps."
     )
+
+
+def _whole_seeds(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of those seeds of which every training is there."""
+    found = table.drop_duplicates(["seed", "c", "order"]).groupby("seed").size()
+    whole = found.index[found == sum(len(trainings(c)) for c in PIECES)]
+    return table[table["seed"].isin(whole)].reset_index(drop=True)
 
 
 def stale(preset: str = "paper") -> list[str]:

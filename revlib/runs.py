@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -201,6 +202,22 @@ class Study:
     def windows(self) -> list[tuple[int, int]]:
         """The ranges of consecutive steps over which fluctuation is measured."""
         return self.experiment.preset(self.preset).windows
+
+    def deviations(self) -> str:
+        """Return in what the rows differ from the paper's own run, in Markdown."""
+        paper = self.experiment.preset("paper")
+        words = [] if self.preset == "paper" else ["this is a small experiment of another setting"]
+        for order in self.experiment.preset(self.preset).orders:
+            rows = self.table[self.table["order"] == order.name]
+            steps = f"{rows['step'].nunique():,} of {paper.steps + 1:,} steps"
+            reached = f" (up to {rows['step'].max():,})" if len(rows) else ""
+            words.append(
+                f"{order.name} is recorded on {rows['seed'].nunique()} of {len(paper.seeds)} "
+                f"seeds at {steps}{reached}"
+            )
+        open_ = ", ".join(name.replace("_", " ") for name in self.experiment.unstated)
+        words.append(f"what the paper leaves open is chosen as the table says ({open_})")
+        return f"**Deviations from the paper's run**: {'; '.join(words)}."
 
     def cost(self) -> str:
         """Return what the rows cost, in optimizer steps and, where it is on record, in time."""
@@ -453,11 +470,13 @@ class _Run:
     differs: list[str]
     store: Store
     modules: tuple[str, ...] = ()  # those that determine the numbers, besides the usual ones
+    rows: str = "rows"  # what is stored, in words
 
     @classmethod
     def of(cls, name, preset, seeds, every, changes, last=None) -> _Run:
         experiment = experiments.get(name)
         size = experiment.preset(preset)
+        _check(changes)
         setting = size.setting.changed(**changes)
         seeds = sorted({int(seed) for seed in (size.seeds if seeds is None else seeds)})
         if seeds and seeds[0] < 0:
@@ -484,7 +503,9 @@ class _Run:
             for name, steps in self.recorded.items()
         }
         store = Store(self.store.folder / "motion")
-        return dataclasses.replace(self, recorded=measured, store=store, modules=("growth",))
+        return dataclasses.replace(
+            self, recorded=measured, store=store, modules=("growth",), rows="rows of motion"
+        )
 
     @property
     def steps(self) -> int:
@@ -505,7 +526,7 @@ class _Run:
     def stale(self, identity: Identity) -> list[str]:
         """Return for each result file that does not hold under `identity` why, in words."""
         return [
-            f"{len(file.table()):,} rows with {file.identity.differences(identity)}"
+            f"{len(file.table()):,} {self.rows} with {file.identity.differences(identity)}"
             for file in self.store.stale(identity)
         ]
 
@@ -539,3 +560,21 @@ class _Built:
 
     def __call__(self) -> Task:
         return build(self.setting, self.seed)
+
+
+_KINDS = {
+    "sample": (lambda value: isinstance(value, bool), "True or False"),
+    "hidden": (lambda value: isinstance(value, list | tuple), "a list of widths, [100, 100] say"),
+    "learning_rate": (lambda value: isinstance(value, Real) and value >= 0, "a number, 0 or more"),
+} | dict.fromkeys(
+    ("batch_size", "train_examples", "test_examples"),
+    (lambda value: isinstance(value, Integral) and value >= 1, "a whole number, 1 or more"),
+)
+
+
+def _check(changes: dict[str, Any]) -> None:
+    """Refuse fields of another kind before anything is stored; names are checked by their users."""
+    for name, value in changes.items():
+        valid, words = _KINDS.get(name, (None, None))
+        if valid and value is not None and not valid(value):
+            raise ValueError(f"The field '{name}' must be {words}; got {value!r}.")

@@ -214,6 +214,20 @@ def ratios(
     return pd.DataFrame(rows)
 
 
+def summary(found: pd.DataFrame) -> str:
+    """Return :func:`ratios` in words, a line each, rounded so that it is the same everywhere."""
+    width = found["quantity"].str.len().max()
+    return "\n".join(
+        f"{row.window}, {row.quantity:<{width}}: "
+        + (
+            f"calmer by a factor of {row.ratio:.1f}, on {row.calmer} of {row.seeds} seeds"
+            if row.seeds
+            else "no ratio, one of the two does not move"
+        )
+        for row in found.itertuples()
+    )
+
+
 def divergence(table: pd.DataFrame, quantity: str = "train_loss") -> pd.DataFrame:
     """Return where paths diverged.
 

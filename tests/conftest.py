@@ -24,5 +24,6 @@ def one_thread():
 
 
 def contents(folder):
-    """The bytes of each file in a folder, but for the lock."""
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != ".lock"}
+    """The bytes of each file in a folder itself, but for the lock."""
+    files = (path for path in folder.iterdir() if path.is_file() and path.name != ".lock")
+    return {path.name: path.read_bytes() for path in files}

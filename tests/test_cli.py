@@ -10,6 +10,7 @@ import time
 from concurrent.futures import BrokenExecutor
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torchvision
 from tiny import ORDERS, TINY
@@ -48,7 +49,7 @@ def assert_one_sentence(text, *parts):
     ("words", "parts"),
     [
         ("", ["COMMAND", "revlib --help"]),
-        ("nonsense", ["'nonsense'", "list", "run", "audit", "data"]),
+        ("nonsense", ["'nonsense'", "list", "run", "motion", "audit", "data"]),
         ("run", ["EXPERIMENT"]),
         ("run nonsense", ["There is no experiment 'nonsense'", "figure-9, tiny"]),
         ("run tiny --preset nonsense", ["There is no preset 'nonsense'", "ci, paper"]),
@@ -63,8 +64,27 @@ def assert_one_sentence(text, *parts):
         ("run tiny --seeds", ["--seeds: expected at least one argument"]),
         ("run tiny --preset ci --seeds 0 -1", ["A seed must be a whole number, 0 or more; got -1"]),
         ("run tiny --speed 3", ["--speed"]),
+        ("run tiny --last 0", ["--last: '0' is not a whole number, 1 or more"]),
+        ("run tiny --last 2.5", ["--last: '2.5' is not a whole number, 1 or more"]),
+        ("run tiny --set", ["--set: expected at least one argument"]),
+        ("run tiny --set init", ["--set: 'init' is not of the form FIELD=VALUE"]),
+        ("run tiny --set speed=3", ["no 'speed'. It has: data, sample, model, hidden"]),
+        ("run tiny --set =3", ["no ''. It has: data, sample, model, hidden"]),
+        ("run tiny --set learning_rate=fast", ["'learning_rate' must be a number, 0 or more"]),
+        ("run tiny --set hidden=8", ["'hidden' must be a list of widths, [100, 100] say; got 8"]),
+        ("run tiny --set hidden=[8", ["'hidden' must be a list of widths", "got '[8'"]),
+        ("run tiny --set batch_size=0", ["'batch_size' must be a whole number, 1 or more; got 0"]),
+        ("run tiny --set train_examples=2.5", ["a whole number, 1 or more; got 2.5"]),
+        ("run tiny --set sample=yes", ["'sample' must be True or False; got 'yes'"]),
+        ("motion", ["EXPERIMENT"]),
+        ("motion nonsense", ["There is no experiment 'nonsense'", "figure-9, tiny"]),
+        ("motion tiny --preset nonsense", ["There is no preset 'nonsense'", "ci, paper"]),
+        ("motion tiny --workers 0", ["--workers: '0' is not a whole number, 1 or more"]),
+        ("motion tiny --seeds -1", ["A seed must be a whole number, 0 or more; got -1"]),
+        ("motion tiny --set speed=3", ["no 'speed'. It has: data, sample, model, hidden"]),
         ("audit nonsense", ["There is no experiment 'nonsense'"]),
         ("audit tiny", ["Nothing is stored of tiny at preset paper", "revlib run tiny"]),
+        ("audit tiny --set speed=3", ["no 'speed'. It has: data, sample, model, hidden"]),
         ("audit tiny --points 0", ["--points: '0' is not a whole number, 1 or more"]),
         ("audit tiny --seconds 0", ["--seconds: '0' is not a whole number, 1 or more"]),
         ("claims --speed 3", ["--speed"]),
@@ -140,13 +160,13 @@ def test_a_folder_that_cannot_be_written_gets_a_sentence(tiny, capsys, tmp_path)
 def test_help_names_the_commands(capsys):
     status, out, _ = call(capsys, "--help")
     assert status == 0
-    for word in ("list", "run", "audit", "data"):
+    for word in ("list", "run", "motion", "audit", "claims", "bench", "data"):
         assert f"\n    {word} " in out
 
 
 def test_run_computes_stores_and_says_so(tiny, capsys):
     status, out, err = call(capsys, "run tiny --preset ci --every 32 --seeds 1")
-    assert (status, out) == (0, "25 rows of tiny, preset ci, are stored.\n")
+    assert (status, out) == (0, "30 rows of tiny, preset ci, are stored.\n")
     assert "maps" in err  # the progress bar
     assert set(runs.stored("tiny", "ci")["seed"]) == {1}
     status, out, _ = call(capsys, "run tiny --preset ci")
@@ -156,6 +176,49 @@ def test_run_computes_stores_and_says_so(tiny, capsys):
 def test_paper_is_the_default_preset(tiny, capsys):
     status, out, _ = call(capsys, "run tiny --every 32")
     assert (status, out) == (0, "30 rows of tiny, preset paper, are stored.\n")
+
+
+def test_nothing_after_the_last_step_is_recorded(tiny, capsys):
+    status, out, _ = call(capsys, "run tiny --preset ci --last 12")
+    recorded = TINY.presets["ci"].recorded(last=12)
+    assert (status, out) == (0, f"{2 * 5 * len(recorded)} rows of tiny, preset ci, are stored.\n")
+    assert set(runs.stored("tiny", "ci")["step"]) == set(recorded) == {0, 1, 8}
+    assert call(capsys, "run tiny --preset ci")[1].startswith(f"{ROWS} rows")
+
+
+def test_a_changed_setting_is_stored_apart(tiny, capsys):
+    fields = {"init": "glorot", "learning_rate": 0.001, "hidden": (4, 4)}
+    words = "--set init=glorot learning_rate=1e-3 --set hidden=[4,4]"
+    status, out, _ = call(capsys, f"run tiny --preset ci --every 32 {words}")
+    assert (status, out) == (0, "60 rows of tiny, preset ci, are stored.\n")
+    assert runs.stored("tiny", "ci").empty
+    kept = runs.stored("tiny", "ci", **fields)
+    computed = runs.compute("tiny", "ci", every=32, **fields)
+    pd.testing.assert_frame_equal(kept, computed, check_exact=True)
+    status, out, _ = call(capsys, f"audit tiny --preset ci --points 1 {words}")
+    assert status == 0
+    assert "Equal." in out
+
+
+def test_a_worker_refuses_a_name_that_is_not_valid(tiny, capsys):
+    for words, part in (("init=odd", "'odd'"), ("hidden=[8,0]", "positive integers")):
+        status, out, err = call(capsys, f"run tiny --preset ci --set {words}")
+        assert (status, out) == (2, "")
+        assert part in err
+        assert "Traceback" not in err
+
+
+def test_motion_measures_stores_and_says_so(tiny, capsys):
+    status, out, err = call(capsys, "motion tiny --preset ci --seeds 1")
+    rows = len(ORDERS) * len(TINY.presets["ci"].motion)
+    assert (status, out) == (0, f"{rows} rows of the motion of tiny are stored.\n")
+    assert "steps" in err  # the progress bar
+    assert set(runs.stored_motion("tiny", "ci")["seed"]) == {1}
+    assert runs.stored("tiny", "ci").empty
+    assert call(capsys, "motion tiny --preset ci")[1].startswith(f"{2 * rows} rows")
+    assert call(capsys, "motion tiny --preset ci --set init=glorot --seeds 0")[0] == 0
+    assert len(runs.stored_motion("tiny", "ci", init="glorot")) == rows
+    assert len(runs.stored_motion("tiny", "ci")) == 2 * rows
 
 
 def test_list_shows_what_there_is_what_it_costs_and_what_is_stored(tiny, capsys):
@@ -273,7 +336,21 @@ def test_stale_rows_are_named_with_the_way_to_renew_them(tiny, capsys, monkeypat
         status, out, _ = call(capsys, words)
         assert status == 0
         assert f"Stale and not used: {rows} rows with other code in tasks." in out
-        assert "`revlib audit tiny --preset ci`" in out
+        assert "`revlib audit tiny --preset ci` renews" in out
+
+
+def test_stale_rows_of_motion_and_of_changed_settings_are_named_too(tiny, capsys, monkeypatch):
+    call(capsys, "motion tiny --preset ci --seeds 0")
+    call(capsys, "run tiny --preset ci --every 32 --seeds 0 --set init=glorot")
+    old = runs.provenance.code()
+    monkeypatch.setattr(runs.provenance, "code", lambda *_: old | {"tasks": "other"})
+    _, out, _ = call(capsys, "list")
+    assert "Stale and not used: 10 rows of motion with other code in growth, tasks." in out
+    assert "`revlib motion tiny --preset ci` measures" in out
+    _, out, _ = call(capsys, "run tiny --preset ci --every 32 --seeds 0 --set init=glorot")
+    assert "Stale and not used: 30 rows with other code in tasks." in out
+    assert "`revlib audit tiny --preset ci --set init=glorot` renews" in out
+    assert "motion with" not in out
 
 
 def test_a_killed_worker_gets_a_sentence(tiny, capsys, monkeypatch):

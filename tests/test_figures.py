@@ -251,6 +251,150 @@ def test_comparison_draws_formulas_as_lines_and_measurements_as_markers(log):
     assert ax.get_yscale() == ("log" if log else "linear")
 
 
+def ratios():
+    """Return made-up ratios of two quantities in two windows, each with its interval."""
+    table = pd.DataFrame(
+        [(q, w) for q in ("test_loss", "train_loss", "batch_loss") for w in ("early", "late")],
+        columns=["quantity", "window"],
+    )
+    table["ratio"] = [1.5, 2.0, 0.5, 4.0, 3.0, 0.9]
+    table["low"], table["high"] = table["ratio"] / 1.3, table["ratio"] * 1.4
+    return table
+
+
+def drawn_intervals(ax):
+    """Return the intervals of a panel as rows of (left, right, height)."""
+    segments = [segment for lines in ax.collections for segment in lines.get_segments()]
+    return np.array([(*segment[:, 0], segment[0, 1]) for segment in segments if len(segment)])
+
+
+def test_intervals_draw_one_line_for_each_ratio():
+    table = ratios()[::2].reset_index(drop=True)
+    figure = figures.intervals(table, "quantity", "times calmer")
+    render(figure)
+    (ax,) = figure.axes
+    one, points = ax.lines
+    assert list(one.get_xdata()) == [1, 1]
+    np.testing.assert_array_equal(points.get_data(), [table["ratio"], [0, 1, 2]])
+    expected = np.column_stack([table["low"], table["high"], [0, 1, 2]])
+    np.testing.assert_array_equal(drawn_intervals(ax), expected)
+    assert [text.get_text() for text in ax.get_yticklabels()] == [
+        "test loss",
+        "train loss",
+        "batch loss",
+    ]
+    assert ax.get_ylim() == (2.5, -0.5), "the first is on top"
+    assert (ax.get_xscale(), ax.get_xlabel()) == ("log", "times calmer")
+    assert not figure.legends
+
+
+def test_the_parts_of_a_group_lie_beside_each_other():
+    table = ratios()
+    figure = figures.intervals(table, "quantity", "times calmer", group="window")
+    render(figure)
+    (ax,) = figure.axes
+    found = lines(ax)
+    assert list(found) == ["early", "late"]
+    for (window, points), shift in zip(found.items(), (-1, 1), strict=True):
+        part = table[table["window"] == window]
+        np.testing.assert_array_equal(points.get_xdata(), part["ratio"])
+        heights = points.get_ydata()
+        assert (np.sign(heights - [0, 1, 2]) == shift).all()
+        assert (np.abs(heights - [0, 1, 2]) < 0.25).all(), "nearer to its own line than to another"
+        own = drawn_intervals(ax)[np.isin(drawn_intervals(ax)[:, 2], heights)]
+        np.testing.assert_array_equal(own, np.column_stack([part["low"], part["high"], heights]))
+    early, late = found.values()
+    assert early.get_marker() != late.get_marker()
+    assert to_rgb(early.get_color()) != to_rgb(late.get_color())
+    assert [to_rgb(lines.get_color()[0]) for lines in ax.collections] == [
+        to_rgb(early.get_color()),
+        to_rgb(late.get_color()),
+    ]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["early", "late"]
+
+
+def test_an_interval_without_bounds_does_not_flatten_the_others():
+    table = ratios()
+    table.loc[0, ["low", "high"]] = 1e-9, 1e9
+    (ax,) = figures.intervals(table, "quantity", "", group="window").axes
+    low, high = ax.get_xlim()
+    assert 0.05 < low < table["ratio"].min()
+    assert table["ratio"].max() < high < 50
+    assert [1e-9, 1e9] in drawn_intervals(ax)[:, :2].tolist(), "it goes on beyond the axis"
+
+
+@pytest.mark.parametrize("ratio", [30.0, 0.03])
+def test_one_is_always_on_the_axis(ratio):
+    table = pd.DataFrame({"window": ["w"], "ratio": [ratio], "low": [ratio], "high": [ratio]})
+    (ax,) = figures.intervals(table, "window", "").axes
+    low, high = ax.get_xlim()
+    assert low < min(ratio, 1) < max(ratio, 1) < high
+
+
+def test_one_seed_is_a_point_without_an_interval():
+    table = ratios()[::2].reset_index(drop=True)
+    table.loc[1, ["low", "high"]] = np.nan
+    figure = figures.intervals(table, "quantity", "")
+    render(figure)
+    (ax,) = figure.axes
+    np.testing.assert_array_equal(ax.lines[1].get_xdata(), table["ratio"])
+    np.testing.assert_array_equal(drawn_intervals(ax)[:, 2], [0, 2])
+
+
+def test_ratios_that_are_not_numbers_are_drawn_as_nothing():
+    table = ratios()
+    table[["ratio", "low", "high"]] = np.nan
+    figure = figures.intervals(table, "quantity", "", group="window")
+    render(figure)
+    assert len(figure.axes[0].get_yticklabels()) == 3
+
+
+def moving(steps=(6, 12, 18)):
+    """Return made-up motion of two seeds, every value of it different."""
+    table = learning(steps=steps)[["seed", "order", "step"]]
+    quantities = ["growth", "step_length", "moved", "predictions_moved"]
+    values = np.random.default_rng(0).uniform(0.1, 9, (len(table), len(quantities)))
+    table = table.join(pd.DataFrame(values, columns=quantities))
+    return table.assign(growth=table["growth"] - 4)
+
+
+def test_motion_draws_a_line_for_each_seed_and_order():
+    table = moving()
+    figure = figures.motion(table.sample(frac=1, random_state=0))
+    render(figure)
+    table["moved_in_steps"] = table["moved"] / table["step_length"]
+    columns = ("growth", "moved_in_steps", "predictions_moved")
+    for ax, column in zip(figure.axes, columns, strict=True):
+        paths = [line for line in ax.lines if not line.get_label().startswith("_")]
+        assert len(paths) == 4
+        drawn = {(line.get_label(), tuple(line.get_ydata())) for line in paths}
+        assert drawn == {
+            (order, tuple(path[column])) for (order, _), path in table.groupby(["order", "seed"])
+        }
+        assert all(list(line.get_xdata()) == [6, 12, 18] for line in paths)
+        colours = {(line.get_label(), to_rgb(line.get_color())) for line in paths}
+        assert len(colours) == len({colour for _, colour in colours}) == 2
+        assert ax.get_xlabel() == "step $n$"
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["forward", "backward"]
+
+
+def test_motion_is_drawn_on_logarithmic_axes_but_for_the_rate_which_has_a_line_at_zero():
+    rate, parameters, predictions = figures.motion(moving()).axes
+    assert rate.get_yscale() == "linear"
+    [zero] = [line for line in rate.lines if line.get_label().startswith("_")]
+    assert list(zero.get_ydata()) == [0, 0]
+    assert parameters.get_yscale() == predictions.get_yscale() == "log"
+
+
+@pytest.mark.parametrize("value", [0.0, np.nan])
+def test_motion_of_what_does_not_move_or_has_diverged_is_drawn(value):
+    table = moving()
+    table[["growth", "moved", "predictions_moved"]] = value
+    figure = figures.motion(table)
+    render(figure)
+    assert [ax.get_yscale() for ax in figure.axes] == ["linear"] * 3
+
+
 def test_the_largest_figure_of_the_paper_embeds_small():
     table = learning(seeds=range(5), steps=range(2001))
     assert len(render(figures.curves(table))) < 1.5e6

@@ -21,6 +21,7 @@ from tiny import ORDERS, TINY, with_orders
 from revlib import (
     datasets,
     experiments,
+    growth,
     kernels,
     provenance,
     results,
@@ -38,6 +39,7 @@ SEEDS = TINY.presets["ci"].seeds
 STEPS = TINY.presets["ci"].steps
 SETTING = TINY.presets["ci"].setting
 COARSE = TINY.presets["ci"].recorded()
+MOTION = TINY.presets["ci"].motion
 
 
 def quiet(**options):
@@ -145,7 +147,7 @@ def test_a_changed_setting_has_a_store_of_its_own(tiny, whole):
     assert not changed["test_loss"].isin(whole["test_loss"]).all()
     same(stored("tiny", "ci"), whole)
     assert (results.root() / "tiny" / "ci,learning_rate=0.5").is_dir()
-    with pytest.raises(ValueError, match="no 'speed'. It has: data, sample, hidden"):
+    with pytest.raises(ValueError, match="no 'speed'. It has: data, sample, model, hidden"):
         quiet(speed=1)
 
 
@@ -190,8 +192,7 @@ def test_states_are_kept_only_where_something_starts_from_them(tiny, monkeypatch
     """At any moment, the parent and a worker hold no more states than there are starts in use."""
     monkeypatch.setattr(sweep, "SLICE_SECONDS", -1)
     [chosen] = [o for o in ORDERS if o.name == order]
-    one = dataclasses.replace(TINY, orders=(chosen,))
-    monkeypatch.setitem(experiments.EXPERIMENTS, "tiny", one)
+    monkeypatch.setitem(experiments.EXPERIMENTS, "tiny", with_orders((chosen,)))
     held = []
     piece = sweep._Run.piece
 
@@ -507,7 +508,7 @@ def test_an_audit_without_time_takes_one_of_the_cheapest_points(tiny, clock):
     before = contents(folder())
     steps = clock(fixed=9, each=1)
     [found] = audit("tiny", "ci", points=2, seconds=1)
-    assert steps == [8]
+    assert steps == [1]
     assert found.passed
     assert not found.finished
     assert not found.renewed
@@ -524,7 +525,7 @@ def test_an_audit_in_a_chapter_shows_its_points_and_writes_nothing(tiny):
         text = audited("tiny", "ci", points=2, seconds=1000, **changes)
         assert contents(plan.store.folder) == before
         first, _, *lines = text.splitlines()
-        assert "Recomputed from scratch just now: 2 of 70 stored points, in " in first
+        assert "Recomputed from scratch just now: 2 of 80 stored points, in " in first
         assert "; all equal, up to what rounding explains" in first
         assert lines[0] == (
             "| seed | order | step | quantity | stored | recomputed | allowed | equal |"
@@ -608,6 +609,148 @@ def test_an_audit_leaves_out_orders_that_are_no_more(tiny, monkeypatch):
         audit("tiny", "ci")
 
 
+# Motion
+
+
+def measured(**options):
+    return runs.measure("tiny", "ci", progress=False, **options)
+
+
+@pytest.fixture(scope="module")
+def moved():
+    """The motion of the tiny experiment, as it is defined."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    rows = [
+        {"seed": seed, "order": order.name, "step": n}
+        | growth.motion(build(SETTING, seed), order, n)
+        for seed in SEEDS
+        for order in ORDERS
+        for n in MOTION
+    ]
+    torch.set_num_threads(threads)
+    return pd.DataFrame(rows).sort_values(results.KEYS, ignore_index=True)
+
+
+def test_measure_stores_what_growth_defines_in_a_folder_of_its_own(tiny, moved):
+    same(measured(), moved)
+    assert [path.name for path in folder().iterdir()] == ["motion"]
+    same(runs.stored_motion("tiny", "ci"), moved)
+    assert stored("tiny", "ci").empty
+    quiet()
+    before = contents(folder())
+    same(measured(), moved)
+    assert contents(folder()) == before
+
+
+def test_orders_and_seeds_move_differently(moved):
+    """Otherwise the comparisons here would show little: each seed and order has its own rows."""
+    late = moved[moved["step"] == MOTION[-1]]
+    assert late["moved"].nunique() == late["predictions_moved"].nunique() == len(late)
+
+
+def test_measure_computes_what_is_missing_and_nothing_else(tiny, moved, monkeypatch):
+    computed = count(monkeypatch, growth, "motion")
+    same(measured(seeds=[1]), part(moved, seeds=[1]))
+    assert len(computed) == len(moved) // 2
+    same(measured(), moved)
+    assert len(computed) == len(moved)
+    before = contents(folder() / "motion")
+    same(measured(), moved)
+    same(measured(seeds=[0]), moved)
+    assert len(computed) == len(moved)
+    assert contents(folder() / "motion") == before
+
+
+@pytest.mark.parametrize("kind", ["Ctrl-C", "torn"])
+def test_a_resumed_measurement_equals_an_uninterrupted_one(tiny, moved, kind):
+    with pytest.MonkeyPatch.context() as patch, pytest.raises((KeyboardInterrupt, Killed)):
+        interrupt(patch, 3, kind)
+        measured()
+    assert len(runs.stored_motion("tiny", "ci")) == 3
+    with pytest.MonkeyPatch.context() as patch:
+        computed = count(patch, growth, "motion")
+        same(measured(), moved)
+    assert len(computed) == len(moved) - 3
+
+
+def test_motion_is_measured_no_further_than_an_order_is_followed(tiny, moved, monkeypatch):
+    short = dataclasses.replace(TINY.presets["ci"], until={"backward": 8})
+    monkeypatch.setitem(TINY.presets, "ci", short)
+    beyond = (moved["order"] == "backward") & (moved["step"] > 8)
+    assert beyond.sum() == len(SEEDS)
+    same(measured(), moved[~beyond].reset_index(drop=True))
+
+
+def test_motion_is_stale_where_the_way_to_measure_it_has_changed_and_curves_are_not(tiny, moved):
+    code = provenance.code
+
+    def before_an_edit(*more):
+        return code(*more) | dict.fromkeys(more, "0" * 16)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(provenance, "code", before_an_edit)
+        table = quiet()
+        measured()
+    before = contents(folder() / "motion")
+    same(stored("tiny", "ci"), table)
+    assert runs.stored_motion("tiny", "ci").empty
+    assert runs.stale("tiny", "ci") == [f"{len(moved)} rows of motion with other code in growth"]
+    same(measured(), moved)
+    assert contents(folder() / "motion").items() > before.items()
+
+
+def test_motion_is_stale_too_where_the_numbers_of_the_curves_are(tiny, moved):
+    with pytest.MonkeyPatch.context() as patch:
+        use_other_code(patch)
+        measured()
+    assert runs.stored_motion("tiny", "ci").empty
+    [words] = runs.stale("tiny", "ci")
+    assert words == f"{len(moved)} rows of motion with other code in growth, tasks"
+
+
+def test_motion_of_ci_is_measured_on_the_spot_and_not_stored(tiny, moved):
+    table, note = runs.motion("tiny")
+    same(table, moved)
+    assert note == "Preset ci: measured just now, 2 seeds."
+    assert not results.root().exists()
+    measured()
+    with pytest.MonkeyPatch.context() as patch:
+        computed = count(patch, growth, "motion")
+        runs.motion("tiny")
+    assert len(computed) == len(moved)  # what is stored is not shown as measured
+    changed, _ = runs.motion("tiny", learning_rate=0.5)
+    assert not changed["moved"].isin(moved["moved"]).any()
+
+
+def test_motion_of_the_paper_is_what_is_stored(tiny, monkeypatch):
+    table = runs.measure("tiny", "paper", [1], progress=False)
+    monkeypatch.setattr(growth, "motion", lambda *_: pytest.fail("work was done"))
+    monkeypatch.setattr(datasets, "load", lambda *_, **__: pytest.fail("data was loaded"))
+    shown, note = runs.motion("tiny", "paper")
+    same(shown, table)
+    assert len(shown) == len(ORDERS) * len(MOTION)
+    assert note == "Preset paper: stored results, 1 seeds."
+
+
+@pytest.mark.parametrize("left", ["nothing", "curves", "stale", "another setting"])
+def test_motion_of_the_paper_falls_back_on_ci_and_says_so(tiny, moved, left):
+    with pytest.MonkeyPatch.context() as patch:
+        if left == "curves":
+            run("tiny", "paper", [0], 32, progress=False)
+        elif left == "stale":
+            use_other_code(patch)
+            runs.measure("tiny", "paper", [0], progress=False)
+        elif left == "another setting":
+            runs.measure("tiny", "paper", [0], progress=False, init="glorot")
+    shown, note = runs.motion("tiny", "paper")
+    same(shown, moved)
+    assert note == (
+        "Preset ci: measured just now, 2 seeds. It stands in for the preset paper, of which no "
+        "motion is stored."
+    )
+
+
 # What a chapter shows
 
 
@@ -631,6 +774,53 @@ def test_a_study_takes_a_readers_changes(tiny):
     assert shown.setting.learning_rate == 0.5
 
 
+def test_a_study_knows_its_orders_and_windows(tiny):
+    shown = study("tiny", seeds=[0])
+    assert (shown.orders, shown.windows) == (ORDERS, [(20, 22)])
+    fallen_back = study("tiny", "paper", seeds=[0])
+    assert fallen_back.windows == [(20, 22)]
+    run("tiny", "paper", [0], 32, progress=False)
+    assert study("tiny", "paper").windows == []
+
+
+def test_a_study_tells_its_cost_in_optimizer_steps(tiny):
+    words = study("tiny", seeds=[0, 1]).cost()
+    start, _, rest = words.partition(": ")
+    assert start == "**Cost** in optimizer steps, all seeds together"
+    told = dict(part.rsplit(" for ")[0].rsplit(" ", 1) for part in rest.split("; "))
+    assert told == {order.name: str(2 * order.cost(COARSE)) for order in ORDERS}
+    assert (told["forward"], told["backward"]) == (str(2 * STEPS), str(2 * sum(COARSE)))
+    assert rest.count(f" for {2 * len(COARSE)} recorded points") == len(ORDERS)
+    assert rest.endswith("recorded points.")  # and of time nothing is on record
+
+
+def test_the_cost_counts_what_is_shown(tiny):
+    short = dataclasses.replace(TINY.presets["ci"], until={"backward": 8})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(TINY.presets, "ci", short)
+        words = study("tiny", seeds=[1], every=4).cost()
+    steps = [0, 1, 4, 8]
+    assert f"backward {sum(steps)} for {len(steps)} recorded points" in words
+
+
+def test_a_study_tells_the_time_that_the_stored_runs_took(tiny):
+    run("tiny", "paper", every=16, progress=False)
+    [file] = results.Store(folder("paper")).files()
+    [only] = file.runs
+    only["seconds"] = 90
+    file.runs += [
+        only | {"seconds": 150, "workers": 2},
+        {"machine": "another", "workers": 2, "date": only["date"]},  # it is still going on
+    ]
+    file.write()
+    words = study("tiny", "paper").cost()
+    assert words.endswith(
+        " Computing and evaluating them took 4 minutes with 1 or 2 processes on another."
+    )
+    maps = 2 * sum([0, 1, 16, 32])
+    assert f"backward {maps} for 8 recorded points" in words
+
+
 def test_a_study_of_the_paper_shows_ci_where_nothing_is_stored(tiny, whole):
     shown = study("tiny", "paper")
     same(shown.table, part(whole, COARSE))
@@ -649,10 +839,10 @@ def test_a_study_of_the_paper_shows_what_is_stored(tiny, monkeypatch):
     assert (shown.preset, shown.setting) == ("paper", TINY.presets["paper"].setting)
     assert shown.note.startswith("Preset paper: stored results, last added to on 20")
     assert provenance.machine() in shown.note
-    assert shown.note.endswith("; 2 seeds, 5 of 33 steps recorded.")
+    assert shown.note.endswith("; 2 seeds, 6 of 33 steps recorded.")
     shown = study("tiny", "paper", seeds=[1])
     same(shown.table, part(table, seeds=[1]))
-    assert shown.note.endswith("; 1 seeds, 5 of 33 steps recorded.")
+    assert shown.note.endswith("; 1 seeds, 6 of 33 steps recorded.")
 
 
 def test_a_study_of_the_paper_needs_no_data_to_show_what_is_stored(tiny, monkeypatch):
@@ -680,7 +870,7 @@ def test_a_study_of_the_paper_says_what_is_stale(tiny, whole):
     same(shown.table, part(whole, COARSE))
     assert shown.preset == "ci"
     assert shown.note.endswith(
-        "the stored results of the paper's setting are stale (50 rows with other code in tasks)."
+        "the stored results of the paper's setting are stale (60 rows with other code in tasks)."
     )
     assert contents(folder("paper")) == before
 
@@ -691,9 +881,9 @@ def test_a_study_of_chosen_steps_of_the_paper_computes_what_is_missing(tiny, mon
     shown = study("tiny", "paper", seeds=[0], every=16)
     assert not evaluated
     assert shown.preset == "paper"
-    assert set(shown.table["step"]) == {0, 16, 32}
+    assert set(shown.table["step"]) == {0, 1, 16, 32}
     assert set(shown.table["seed"]) == {0}
-    assert shown.note.endswith("; 1 seeds, 3 of 33 steps recorded.")
+    assert shown.note.endswith("; 1 seeds, 4 of 33 steps recorded.")
     shown = study("tiny", "paper", every=4)
     assert len(evaluated) == 2 * 5 * 4
     same(shown.table, stored("tiny", "paper"))
@@ -715,6 +905,30 @@ def test_bad_values_are_refused(tiny, function, arguments, message):
     with pytest.raises(ValueError, match=message):
         function(*arguments)
     assert not results.root().exists()
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("learning_rate", "fast", "'learning_rate' must be a number, 0 or more; got 'fast'"),
+        ("learning_rate", -1, "a number, 0 or more; got -1"),
+        ("batch_size", 0, "'batch_size' must be a whole number, 1 or more; got 0"),
+        ("train_examples", 2.5, "'train_examples' must be a whole number, 1 or more; got 2.5"),
+        ("test_examples", "all", "'test_examples' must be a whole number, 1 or more; got 'all'"),
+        ("hidden", 8, r"'hidden' must be a list of widths, \[100, 100\] say; got 8"),
+        ("sample", "no", "'sample' must be True or False; got 'no'"),
+    ],
+)
+@pytest.mark.parametrize("function", [run, compute, study, runs.measure, runs.motion])
+def test_a_field_of_another_kind_is_refused(tiny, function, field, value, message):
+    with pytest.raises(ValueError, match=message):
+        function("tiny", "ci", **{field: value})
+    assert not results.root().exists()
+
+
+def test_nothing_after_the_last_step_is_recorded_and_the_rest_can_be_added(tiny, whole):
+    same(quiet(last=9, every=4), part(whole, [0, 1, 4, 8]))
+    same(quiet(every=1), whole)
 
 
 # Killed for real
@@ -848,4 +1062,4 @@ def test_stale_rows_say_what_they_were_computed_with(tiny, monkeypatch):
 def test_a_study_says_what_the_reader_has_changed(tiny):
     assert study("tiny", "ci").note.startswith("Preset ci: computed just now")
     changed = study("tiny", "ci", learning_rate=0.5, init="lecun")
-    assert changed.note.startswith("Preset ci with learning_rate=0.5, init=lecun: computed")
+    assert changed.note.startswith("Preset ci with init=lecun, learning_rate=0.5: computed")

@@ -4,7 +4,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from revlib.stability import compare, divergence, fluctuation, ratios, rounded
+from revlib.stability import (
+    compare,
+    divergence,
+    fluctuation,
+    geometric_mean,
+    ratios,
+    rounded,
+    summary,
+)
 
 
 def table(paths, steps=None):
@@ -135,3 +143,21 @@ def test_ratios_are_the_comparisons_of_all_quantities_and_windows():
 )
 def test_numbers_are_written_with_two_digits(value, written):
     assert rounded(value) == written
+
+
+def test_the_summary_says_where_there_is_no_ratio():
+    paths = {(0, "forward"): [0.0, 3.0], (0, "backward"): [0.0, 1.0]}
+    still = {(0, "forward"): [1.0, 1.0], (0, "backward"): [1.0, 1.0]}
+    assert summary(ratios(table(paths), [(0, 1)])) == (
+        "steps 0 to 1, test_loss: calmer by a factor of 3.0, on 1 of 1 seeds"
+    )
+    assert summary(ratios(table(still), [(0, 1)])).endswith("one of the two does not move")
+
+
+def test_the_geometric_mean_and_its_interval_by_hand():
+    mean, low, high = geometric_mean(pd.Series([2.0, 8.0]))
+    assert mean == pytest.approx(4)
+    # Student's t with one degree of freedom: 12.706 standard errors, here log(2) each.
+    assert (low, high) == pytest.approx((4 / 2**12.7062, 4 * 2**12.7062), rel=1e-3)
+    assert np.isnan(geometric_mean(pd.Series([3.0]))[1:]).all()
+    assert np.isnan(geometric_mean(pd.Series([], dtype=float))).all()

@@ -30,14 +30,15 @@ SETTING = Setting(
     test_examples=None,
 )
 ORDERS = (forward(), backward(), windowed(5), reset(7, 12), switch(10))
+_SAME = {"orders": ORDERS, "steps": 32, "seeds": (0, 1), "every": 8, "motion": (6, 12)}
 TINY = Experiment(
     name="tiny",
     title="A tiny experiment",
     section="0",
     chapter="none",
     presets={
-        "ci": Preset(SETTING, ORDERS, steps=32, seeds=(0, 1), every=8, bursts=((20, 3),)),
-        "paper": Preset(SETTING.changed(batch_size=8), ORDERS, steps=32, seeds=(0, 1), every=8),
+        "ci": Preset(SETTING, bursts=((20, 3),), **_SAME),
+        "paper": Preset(SETTING.changed(batch_size=8), **_SAME),
     },
     unstated={},
 )

@@ -1,0 +1,304 @@
+"""Experiments side by side: against numbers worked out by hand, and with results missing."""
+
+import dataclasses
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from tiny import TINY
+
+from revlib import backward, experiments, figures, forward, overview, runs
+
+WINDOWS = ((4, 3), (10, 3))
+STEPS = (0, 4, 5, 6, 10, 11, 12)
+
+
+@pytest.fixture
+def small(monkeypatch, tmp_path):
+    """An experiment in two orders with two windows, motion and a variant, and an empty store."""
+    presets = {
+        name: dataclasses.replace(
+            preset,
+            orders=(forward(), backward()),
+            steps=12,
+            every=12,
+            bursts=WINDOWS,
+            motion=(6, 12),
+        )
+        for name, preset in TINY.presets.items()
+    }
+    small = dataclasses.replace(
+        TINY, name="small", presets=presets, variants=({"init": "glorot"}, {"init": "lecun"})
+    )
+    monkeypatch.setitem(experiments.EXPERIMENTS, "small", small)
+    monkeypatch.setattr(overview, "SHOWN", {"ci": ("small",), "paper": ("small", "figure-4")})
+    monkeypatch.chdir(tmp_path)
+    return small
+
+
+def write(plan, rows):
+    with plan.store.writing(plan.identity(), plan.orders, plan.steps, 1) as writer:
+        writer.add(rows)
+
+
+def store(paths, steps=STEPS, name="small", quantity="test_loss", **changes):
+    """Store made-up paths, {(seed, order): values}, at preset paper."""
+    rows = [
+        {"seed": seed, "order": order, "step": n, quantity: value, "train_loss": value}
+        for (seed, order), values in paths.items()
+        for n, value in zip(steps, values, strict=True)
+    ]
+    write(runs._Run.of(name, "paper", None, None, changes), rows)
+
+
+def moves(rows, **changes):
+    """Store made-up motion, a list of (seed, order, step, moved, predictions_moved)."""
+    names = ["seed", "order", "step", "moved", "predictions_moved"]
+    more = {"growth": -0.5, "tangent_growth": 0.25, "step_length": 2.0}
+    plan = runs._Run.of("small", "paper", None, None, changes).motion()
+    write(plan, [dict(zip(names, row, strict=True)) | more for row in rows])
+
+
+def swing(size, level=1.0):
+    """A path that starts at 8 and swings in both windows, with the spread `size` in the last."""
+    return [8, *(level + 9 * size * s for s in (-1, 0, 1)), *(level + size * s for s in (-1, 0, 1))]
+
+
+def test_contraction_is_the_ratio_of_what_was_computed(small):
+    found = overview.contraction("small", "ci").set_index("seed")
+    table, (motion, _) = runs.compute("small", "ci"), runs.motion("small", "ci")
+    assert list(found.index) == [0, 1]
+    for seed, row in found.iterrows():
+        at = motion[(motion["seed"] == seed) & (motion["step"] == 12)].set_index("order")
+        path = table[(table["seed"] == seed) & table["step"].between(10, 12)]
+        spread = path.groupby("order")["test_loss"].std()
+        assert row["growth"] == at["growth"]["backward"]
+        assert row["tangent_growth"] == at["tangent_growth"]["backward"]
+        assert row["stretch"] == at["moved"]["backward"] / at["step_length"]["backward"]
+        for name in ("moved", "predictions_moved"):
+            assert row[name] == at[name]["backward"] / at[name]["forward"]
+        assert row["calm"] == pytest.approx(spread["forward"] / spread["backward"])
+
+
+def test_contraction_rests_on_what_is_stored_in_full(small):
+    assert overview.contraction("small").empty
+    whole = {(s, o): swing(6.0 if o == "forward" else 2.0) for s in (0, 1) for o in overview.ORDERS}
+    partial = {(2, o): swing(1.0)[:5] for o in overview.ORDERS}
+    store(whole)
+    store(partial, STEPS[:5])
+    assert overview.contraction("small").empty  # no motion yet
+    moves([(0, "forward", 6, 1.0, 1.0), (0, "backward", 6, 3.0, 1.0)])
+    moves([(0, "forward", 12, 1.0, 4.0), (0, "backward", 12, 5.0, 1.0), (1, "backward", 12, 1, 1)])
+    moves([(2, "forward", 12, 1.0, 1.0), (2, "backward", 12, 1.0, 1.0)])
+    [row] = overview.contraction("small").to_dict("records")
+    assert row == {
+        "experiment": "small",
+        "seed": 0,  # 1 has no forward motion, 2 no whole window
+        "step": 12,
+        "growth": -0.5,
+        "tangent_growth": 0.25,
+        "stretch": 2.5,
+        "moved": 5.0,
+        "predictions_moved": 0.25,
+        "calm": pytest.approx(3.0),
+    }
+
+
+def test_what_is_missing_is_named_and_never_passed_off(small):
+    table, note = overview.contractions("paper")
+    assert table.equals(overview.contraction("small", "ci"))
+    assert note.startswith("Preset ci: computed just now of small. This stands in for the preset")
+    store({(0, o): swing(1.0) for o in overview.ORDERS})
+    moves([(0, o, 12, 1.0, 1.0) for o in overview.ORDERS])
+    table, note = overview.contractions("paper")
+    assert list(table["calm"]) == [pytest.approx(1.0)]
+    assert note == (
+        "Preset paper: stored results of small. "
+        "Left out, because too little is stored as yet: figure-4."
+    )
+
+
+def test_variants_by_hand(small):
+    diverging = [8, 1, 1, 1, np.inf, np.nan, np.nan]
+    store({(s, o): swing(4.0 if o == "forward" else 1.0) for s in (0, 1) for o in overview.ORDERS})
+    store({(0, "forward"): diverging, (0, "backward"): swing(1.0)}, init="lecun")
+    table = overview.sensitivity("small")
+    assert table["variant"].tolist() == ["glorot", "he", "lecun"]
+    assert table["default"].tolist() == [False, True, False]
+    assert table["state"].tolist() == ["not yet run", "ran", "diverged"]
+    glorot, he, lecun = table.to_dict("records")
+    assert he["ratio"] == pytest.approx(4)
+    assert (he["calmer"], he["seeds"], he["run"]) == (2, 2, 2)
+    assert (he["forward_left"], he["backward_left"]) == pytest.approx((5 / 8, 2 / 8))
+    assert (lecun["forward_diverged"], lecun["backward_diverged"]) == (1, 0)
+    assert np.isnan(lecun["forward_left"])
+    assert lecun["backward_left"] == pytest.approx(2 / 8)
+    assert np.isnan(glorot["ratio"])
+
+
+def test_a_network_that_stands_still_has_not_diverged(small):
+    store({(0, o): [1] * 7 for o in overview.ORDERS})
+    assert overview.sensitivity("small", variants=[{}])["state"].tolist() == ["stood still"]
+
+
+def test_only_asked_variants_are_computed_at_ci(small):
+    [row] = overview.sensitivity("small", "ci", [{"init": "lecun"}]).to_dict("records")
+    table = runs.compute("small", "ci", init="lecun")
+    spread = table[table["step"].between(10, 12)].groupby(["order", "seed"])["test_loss"].std()
+    by_hand = np.exp(np.log(spread["forward"] / spread["backward"]).mean())
+    assert row["ratio"] == pytest.approx(by_hand, rel=1e-4)
+    assert (row["variant"], row["state"], row["window"]) == ("lecun", "ran", "steps 10 to 12")
+
+
+@pytest.mark.parametrize("experiment", experiments.EXPERIMENTS.values(), ids=lambda e: e.name)
+def test_a_variant_differs_from_the_default_in_what_is_unstated(experiment):
+    default = experiment.preset("paper").setting
+    settings = [default.changed(**each) for each in experiment.variants]
+    assert len({default, *settings}) == 1 + len(settings)
+    for each in experiment.variants:
+        assert set(each) <= set(experiment.unstated)
+        assert all(getattr(default, field) != value for field, value in each.items())
+
+
+def test_each_mlp_has_all_initialisations_and_scalings():
+    for name in ("figure-4", "figure-5", "figure-6", "figure-7"):
+        assert len(experiments.get(name).variants) == 4 * 2 - 1
+
+
+# The pilot's findings
+
+
+def verdicts():
+    return {row.finding: row.verdict for row in overview.pilot().itertuples()}
+
+
+def test_without_results_nothing_is_confirmed(small):
+    assert set(verdicts().values()) == {"not yet run"}
+
+
+def windows_of(name):
+    """The recorded steps of an experiment's last window at preset paper, after the start."""
+    first, last = experiments.get(name).preset("paper").windows[-1]
+    return [0, *range(first, last + 1)]
+
+
+def of(name, forward, backward, seeds=(0, 1), **changes):
+    """Store paths that swing with the given spreads around the given levels, (spread, level)."""
+    steps = windows_of(name)
+    turns = np.array([(-1) ** n for n in steps[1:]])
+    paths = {
+        (seed, order): [8.0, *(level + spread * turns)]
+        for seed in seeds
+        for order, (spread, level) in (("forward", forward), ("backward", backward))
+    }
+    store(paths, steps, name, **changes)
+
+
+def test_findings_are_confirmed_or_refuted_by_the_numbers(small):
+    for name in ("figure-4", "figure-5"):
+        of(name, (0.2, 1.0), (0.1, 1.0))
+    of("figure-6", (0.1, 1.0), (0.2, 1.0))
+    of("figure-4", (np.inf, 1.0), (0.1, 1.0), init="lecun")
+    of("figure-4", (0.1, 1.0), (0.1, 1.0), init="he")
+    of("figure-7", (0.2, 1.0), (0.1, 1.1))
+    of("figure-7", (0.01, 7.99), (0.01, 7.99), init="pytorch")
+    of("figure-7", (0.2, 3.0), (0.19, 3.0), init="lecun")
+    of("figure-7", (0.2, 3.0), (0.19, 3.0), init="glorot")
+    of("figure-7", (0.2, 1.0), (0.15, 1.0), scaling="standardised")
+    of("figure-2", (0.1, 1.0), (0.2, 1.0))
+    assert list(verdicts().values()) == [
+        "refuted",  # on figure-6 backward is not calmer
+        "refuted",  # he's does not diverge
+        "confirmed",
+        "confirmed",
+        "confirmed",
+        "confirmed",
+        "confirmed",
+        "refuted",  # standardised is less of a gain
+        "confirmed",
+        "not yet run",
+        "not yet run",
+        "not yet run",
+    ]
+
+
+def test_findings_about_the_distance_of_iterates(small, monkeypatch):
+    motion = {
+        "batch": [(0, "forward", 6, 1.0, 1.0), (0, "backward", 6, 9.0, 1.0)],
+        "group": [(0, "forward", 6, 1.0, 1.0), (0, "backward", 6, 4.0, 1.0)],
+    }
+    moves(motion["batch"])
+    moves(motion["group"], init="glorot")
+    stored = runs.stored_motion
+    monkeypatch.setattr(
+        runs,
+        "stored_motion",
+        lambda name, **changes: stored("small", **({"init": "glorot"} if changes else {})),
+    )
+    found = verdicts()
+    assert list(found.values())[9:11] == ["confirmed", "confirmed"]
+
+
+# Drawings
+
+
+def texts(ax):
+    return [text.get_text() for text in ax.texts]
+
+
+def test_variants_have_a_line_each_and_words_where_there_is_no_ratio(small):
+    store({(s, o): swing(4.0 if o == "forward" else 1.0) for s in (0, 1) for o in overview.ORDERS})
+    figure = figures.variants(overview.sensitivity("small"), "ratio")
+    [ax] = figure.axes
+    labels = ax.get_yticklabels()
+    assert [label.get_text() for label in labels] == ["glorot", "he", "lecun"]
+    assert [label.get_fontweight() for label in labels] == ["normal", "bold", "normal"]
+    assert texts(ax) == ["not yet run", "not yet run"]
+    ratios = [line.get_xdata() for line in ax.lines if line.get_marker() == "o"]
+    assert np.nanmax(ratios) == pytest.approx(4)
+    plt.close(figure)
+
+
+def test_variants_are_drawn_when_nothing_was_run(small):
+    figure = figures.variants(overview.sensitivity("small"), "ratio")
+    assert texts(figure.axes[0]) == ["not yet run"] * 3
+    plt.close(figure)
+
+
+def test_both_ways_to_evaluate_have_markers_of_their_own():
+    table = pd.DataFrame(
+        {
+            "experiment": "figure-2",
+            "variant": ["batch", "batch", "group"],
+            "default": [True, True, False],
+            "quantity": ["test_loss", "test_loss_by_batch", "test_loss"],
+            "state": "ran",
+            "ratio": [0.5, 2.0, 3.0],
+            "low": [0.4, 1.0, np.nan],
+            "high": [0.6, 4.0, np.nan],
+        }
+    )
+    figure = figures.variants(table, "ratio")
+    drawn = {line.get_marker(): list(line.get_xdata()) for line in figure.axes[0].lines}
+    assert drawn["o"] == [0.5, 3.0]
+    assert drawn["s"] == [2.0]
+    [legend] = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["test loss", "test loss by batch"]
+    plt.close(figure)
+
+
+@pytest.mark.parametrize("logx", [True, False])
+def test_quadrants_show_each_seed_and_the_mean(logx):
+    table = pd.DataFrame(
+        {"experiment": ["figure-4"] * 2 + ["figure-7"], "x": [1.0, 4.0, 2.0], "y": [1.0, 9.0, 2.0]}
+    )
+    figure = figures.quadrants(table, "x", "y", "x", "y", logx)
+    [ax] = figure.axes
+    means = {line.get_label(): (line.get_xdata()[0], line.get_ydata()[0]) for line in ax.lines}
+    assert means["figure 4"] == pytest.approx((2.0 if logx else 2.5, 3.0))
+    assert means["figure 7"] == pytest.approx((2.0, 2.0))
+    assert [len(line.get_xdata()) for line in ax.lines if line.get_markersize() == 4] == [2, 1]
+    assert ax.get_xscale() == ("log" if logx else "linear")
+    assert ax.get_yscale() == "log"
+    plt.close(figure)
