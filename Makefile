@@ -22,7 +22,9 @@ SOURCES := revlib tests book notebooks
 LIBRARY := $(wildcard revlib/*.py)
 CHAPTERS := $(patsubst notebooks/%.md,book/chapters/%.ipynb,$(wildcard notebooks/*.md))
 RESULTS := $(shell find book/results -name '*.parquet' -o -name '*.json' 2>/dev/null)
-PAGES := $(wildcard book/*.yml book/*.md book/*.bib book/_static/*)
+PAGES := $(wildcard book/*.yml book/*.md book/api/*.md book/_static/*)
+# What every page may depend on.
+SHARED := book/_config.yml book/_toc.yml book/references.bib book/links.py $(LIBRARY) $(ENV)
 INDEX := book/_build/html/index.html
 
 .PHONY: help
@@ -68,10 +70,12 @@ verdicts: $(ENV) ## judge the claims from the stored results, for the book's fro
 	$(VENV)/bin/revlib claims --write
 
 .PHONY: picture
-picture: $(ENV) ## redraw the README's picture from the stored results
+picture: $(ENV) ## redraw the pictures of the README and of the book's front page
 	$(RUN) -c "from revlib import figures, runs; figures.theme(); \
 	    burst = runs.stored('figure-7').query('1900 <= step < 1908'); \
 	    figures.curves(burst, ['test_loss']).savefig('book/_static/figure-7.png')"
+	$(RUN) -c "from revlib import drawings, orders; \
+	    print(drawings.runs([orders.forward(), orders.backward()]))" > book/_static/orders.svg
 
 .PHONY: env
 env: $(ENV) ## make the virtual environment, or bring it up to date
@@ -106,12 +110,18 @@ book/chapters/setting: FORCE
 .PHONY: FORCE
 FORCE:
 
+# Where nothing but a chapter's text is newer ($? is what is), its outputs are kept if it has the
+# same code as before.
 book/chapters/%.ipynb: notebooks/%.md book/execute.py book/chapters/setting $(LIBRARY) $(RESULTS) $(ENV)
-	@$(RUN) book/execute.py $< $@ --preset $(PRESET)
+	@$(RUN) book/execute.py $< $@ --preset $(PRESET) $(if $(filter-out $<,$?),,--keep)
 
-# Built from nothing each time: an incremental build would not repeat the warnings of a failed one.
-book/_build/checked: $(CHAPTERS) $(PAGES) tests/test_book.py
-	rm -rf book/_build
+# Sphinx reads again only the pages that changed, and all pages are written: a broken reference is
+# found wherever it stands, and numbers are right everywhere. After a change to what all pages
+# depend on it begins with nothing; also after a build that failed, whose warnings it would not
+# repeat: without the target, $? is everything.
+book/_build/checked: $(CHAPTERS) $(PAGES) $(SHARED) tests/test_book.py
+	$(if $(filter $(SHARED),$?),rm -rf book/_build)
+	rm -rf $@ book/_build/html
 	$(VENV)/bin/jupyter-book build -q -W -n --keep-going book
 	$(RUN) -m pytest -q tests/test_book.py
 	@touch $@

@@ -107,6 +107,50 @@ def execute(text: Path, output: Path, parameters: dict[str, str]) -> nbformat.No
     return notebook
 
 
+def keep(text: Path, output: Path) -> bool:
+    """Take a chapter's new text and the outputs that it has, if its code is still the same.
+
+    Parameters
+    ----------
+    text
+        The chapter's ``.md`` file.
+    output
+        The executed notebook, which is rewritten.
+
+    Returns
+    -------
+    bool
+        Whether that could be done. If not, nothing is changed.
+
+    Raises
+    ------
+    ChapterError
+        If not exactly one cell is tagged ``parameters``.
+    """
+    notebook = read(text)
+    if not output.exists():
+        return False
+    executed = nbformat.read(output, as_version=4)
+    injected, ran = [], []
+    for cell in executed.cells:
+        if cell.cell_type == "code":
+            tags = cell.metadata.get("tags", [])
+            (injected if "injected-parameters" in tags else ran).append(cell)
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    if [cell.source for cell in cells] != [cell.source for cell in ran]:
+        return False
+    for cell, before in zip(cells, ran, strict=True):
+        cell.update(outputs=before.outputs, execution_count=before.execution_count)
+    [place] = (
+        number
+        for number, cell in enumerate(notebook.cells, start=1)
+        if "parameters" in cell.metadata.get("tags", [])
+    )
+    executed.cells = [*notebook.cells[:place], *injected, *notebook.cells[place:]]
+    nbformat.write(executed, output)
+    return True
+
+
 def _failure(text: Path, partial: Path, error: Exception) -> str:
     """Say in one sentence which cell of a chapter failed and how."""
     reached = [
@@ -132,9 +176,15 @@ def main() -> None:
     parser.add_argument("text", type=Path, metavar="NOTEBOOK.md")
     parser.add_argument("output", type=Path, metavar="OUT.ipynb")
     parser.add_argument("--preset", choices=["ci", "paper"], required=True)
+    parser.add_argument(
+        "--keep", action="store_true", help="run it only if its code is not that of the output"
+    )
     arguments = parser.parse_args()
     start = time.perf_counter()
     try:
+        if arguments.keep and keep(arguments.text, arguments.output):
+            print(f"{arguments.text}: its code has not changed; the outputs are kept")
+            return
         execute(arguments.text, arguments.output, {"preset": arguments.preset})
     except ChapterError as error:
         sys.exit(str(error))

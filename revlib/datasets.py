@@ -66,10 +66,10 @@ class Dataset:
         One of `NAMES`.
     sample : bool
         Whether this is the embedded sample and not the full set.
-    x_train, x_test : numpy.ndarray of uint8
-        Images, shape (N, 28, 28) for Fashion-MNIST and (N, 32, 32, 3) for CIFAR; values 0 to 255.
-    y_train, y_test : numpy.ndarray of uint8
-        Class indices, shape (N,).
+    x_train, x_test : numpy.ndarray
+        Images, shape (N, 28, 28) for Fashion-MNIST and (N, 32, 32, 3) for CIFAR; uint8, 0 to 255.
+    y_train, y_test : numpy.ndarray
+        Class indices, shape (N,), uint8.
     classes : tuple of str
         Class names, in the order of the indices.
     """

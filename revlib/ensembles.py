@@ -6,6 +6,8 @@ Examples are chosen by their numbers: `independent_batches` and `shuffled_epochs
 examples every run sees at every step.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any

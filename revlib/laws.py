@@ -5,6 +5,8 @@ number, for each run. If the laws are equal, a p-value falls below any level wit
 probability; nothing is assumed of the laws.
 """
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import numpy as np

@@ -10,6 +10,8 @@ covariance that they end with. The second half is a real problem, logistic regre
 and C are known exactly and on which SGD can be run for many chains at once.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial

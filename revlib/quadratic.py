@@ -10,6 +10,8 @@ maps to contract: they hold for every h. Means are of the noise, at a given star
 n may be arrays that broadcast against each other.
 """
 
+from __future__ import annotations
+
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.linalg import toeplitz

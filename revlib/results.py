@@ -156,6 +156,11 @@ class ResultFile:
         identities = [self.identity, *(Identity(**r["identity"]) for r in self.renewals)]
         return any(identity.matches(known) for known in identities)
 
+    @property
+    def finished(self) -> list[dict[str, Any]]:
+        """The runs that have moved their rows into the table, which says how long they took."""
+        return [run for run in self.runs if "seconds" in run]
+
     def check(self, order: Order) -> None:
         """Make sure that an order's name stands for the same anchors as in these rows.
 
@@ -363,6 +368,34 @@ class Writer:
         entry = json.dumps({"seconds": seconds, "rows": rows})
         self._stream.write(f"{provenance.digest(entry)} {entry}\n".encode())
         self._stream.flush()
+
+
+def costs() -> pd.DataFrame:
+    """Return what all stored results took, from the runs on record.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row for each result file: ``experiment``, ``size`` (its folder: the preset, with the
+        changes to its setting, and ``motion`` for what :func:`revlib.runs.measure` stored),
+        ``rows``, ``hours`` (of the clock), ``core_hours`` (hours times workers, which have one
+        thread each), ``machine`` and ``date`` of the last run.
+    """
+    folders = sorted({path.parent for path in root().rglob("*.parquet")})
+    return pd.DataFrame(
+        {
+            "experiment": folder.relative_to(root()).parts[0],
+            "size": "/".join(folder.relative_to(root()).parts[1:]),
+            "rows": file.rows,
+            "hours": sum(run["seconds"] for run in file.finished) / 3600,
+            "core_hours": sum(run["seconds"] * run["workers"] for run in file.finished) / 3600,
+            "machine": file.finished[-1]["machine"],
+            "date": file.finished[-1]["date"][:10],
+        }
+        for folder in folders
+        for file in Store(folder).files()
+        if file.finished
+    )
 
 
 _MEND = (

@@ -23,7 +23,7 @@ def fluctuation(table: pd.DataFrame, quantity: str, first: int, last: int) -> pd
     Parameters
     ----------
     table
-        A tidy table (:func:`revlib.trajectory`).
+        A tidy table (:func:`revlib.sweep.trajectory`).
     quantity
         A column of it, in whose units the result is: ``"test_loss"``, say.
     first, last

@@ -316,7 +316,7 @@ class Setting:
     hidden
         Widths of the hidden layers of the MLP.
     stem, normalisation
-        Of the convolutional networks (:func:`revlib.models.resnet`, :func:`revlib.models.vgg19`).
+        Of the convolutional networks (:func:`revlib.models.convolutional`).
     init
         Initialisation of the parameters: for the MLP a name in :data:`revlib.models.INITS`; the
         convolutional networks have only ``"torchvision"``, that library's own.
