@@ -146,8 +146,11 @@ def keep(text: Path, output: Path) -> bool:
         for number, cell in enumerate(notebook.cells, start=1)
         if "parameters" in cell.metadata.get("tags", [])
     )
-    executed.cells = [*notebook.cells[:place], *injected, *notebook.cells[place:]]
-    nbformat.write(executed, output)
+    for cell in injected:
+        cell.pop("id", None)
+    notebook.cells[place:place] = injected
+    notebook.metadata = executed.metadata
+    nbformat.write(notebook, output)
     return True
 
 

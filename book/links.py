@@ -102,10 +102,11 @@ def _copy(app, exception) -> None:
 def _sentence(app, what, name, obj, options, lines) -> None:
     """Let the docstring of an attribute be a sentence.
 
-    Napoleon takes what stands before a colon in its first line for a type.
+    Napoleon takes what stands before a colon in the first line for a type, so that line is made
+    an empty comment.
     """
     if what in ("attribute", "data", "property"):
-        lines.insert(0, "")
+        lines[:0] = ["..", ""]
 
 
 def setup(app) -> dict[str, bool]:

@@ -1,5 +1,6 @@
 """The built book: whole, readable without a network, and without eyes for its pictures."""
 
+import functools
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -28,6 +29,7 @@ class Elements(HTMLParser):
         self.found.append((tag, dict(attrs)))
 
 
+@functools.cache
 def elements(page):
     return Elements(page).found
 
