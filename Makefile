@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 PRESET ?= paper
+CHROMIUM ?= chromium
 JOBS ?= $(shell getconf _NPROCESSORS_ONLN)
 
 ifneq ($(PRESET),ci)
@@ -36,6 +37,16 @@ help: ## list the targets (this)
 book: notebooks ## run the notebooks and build the book, warnings being errors
 	@$(MAKE) --no-print-directory book/_build/checked
 	@echo "The book is built; open $(CURDIR)/$(INDEX)"
+
+.PHONY: pdf
+pdf: book ## print the whole book as a PDF (needs Chromium, which no package of Python brings)
+	@command -v $(CHROMIUM) >/dev/null || { echo "There is no program $(CHROMIUM). Install" \
+	    "Chromium, or name a browser of its family: make pdf CHROMIUM=google-chrome" >&2; exit 1; }
+	$(VENV)/bin/jupyter-book build -q --builder singlehtml book
+	$(CHROMIUM) --headless --no-sandbox --disable-gpu --no-pdf-header-footer \
+	    --virtual-time-budget=100000 --print-to-pdf=book/_build/book.pdf \
+	    file://$(CURDIR)/book/_build/singlehtml/intro.html
+	@echo "The PDF is book/_build/book.pdf"
 
 .PHONY: notebooks
 notebooks: $(ENV) ## run all notebooks in parallel, one thread each, into book/chapters
@@ -123,5 +134,5 @@ book/_build/checked: $(CHAPTERS) $(PAGES) $(SHARED) tests/test_book.py
 	$(if $(filter $(SHARED),$?),rm -rf book/_build)
 	rm -rf $@ book/_build/html
 	$(VENV)/bin/jupyter-book build -q -W -n --keep-going book
-	$(RUN) -m pytest -q tests/test_book.py
+	$(RUN) -m pytest -q --noconftest -o addopts= tests/test_book.py
 	@touch $@

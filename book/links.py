@@ -69,7 +69,7 @@ def download(chapter: str, pathto: Any) -> dict[str, Any]:
     }
 
 
-def _commit() -> str:
+def commit() -> str:
     """Return the full commit of the project, empty where it is not under version control."""
     git = ["git", "-C", str(ROOT), "rev-parse", "HEAD"]
     try:
@@ -87,7 +87,7 @@ def _extend(app, pagename, templatename, context, doctree) -> None:
         if group.get("label") == "download-buttons":
             group["buttons"].insert(1, download(chapter, context["pathto"]))
     repository = app.config.html_theme_options.get("repository_url", "")
-    context["header_buttons"] += buttons(chapter, repository, _commit())
+    context["header_buttons"] += buttons(chapter, repository, commit())
 
 
 def _copy(app, exception) -> None:

@@ -6,14 +6,22 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import links
 import pytest
+import yaml
 
-BOOK = Path(__file__).resolve().parent.parent / "book" / "_build" / "html"
+ROOT = Path(__file__).resolve().parent.parent
+BOOK = ROOT / "book" / "_build" / "html"
 PAGES = sorted(page for page in BOOK.rglob("*.html") if page.parent.name != "_static")  # templates
 
 if not PAGES:
     pytest.skip("the book is not built: run `make book`", allow_module_level=True)
 
+CONFIG = yaml.safe_load((ROOT / "book" / "_config.yml").read_text())
+ADDRESS = CONFIG["sphinx"]["config"]["html_theme_options"]["repository_url"]
+CHAPTERS = sorted(text.stem for text in (ROOT / "notebooks").glob("*.md"))
+
+every_chapter = pytest.mark.parametrize("chapter", CHAPTERS)
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(BOOK)))
 
 
@@ -79,3 +87,22 @@ def test_mathematics_is_set_by_the_books_own_files(page):
     if 'class="math' in page.read_text():
         files = [address.partition("?")[0] for address in loaded(page)]
         assert any(file.endswith("mathjax/tex-chtml.js") for file in files)
+
+
+@every_chapter
+def test_every_chapter_can_be_downloaded_as_notebook_and_as_text(chapter):
+    page = (BOOK / "chapters" / f"{chapter}.html").read_text()
+    assert f'href="../_sources/chapters/{chapter}.ipynb"' in page
+    assert f'href="../_sources/notebooks/{chapter}.md"' in page
+    assert (BOOK / "_sources" / "chapters" / f"{chapter}.ipynb").exists()
+    text = (ROOT / "notebooks" / f"{chapter}.md").read_bytes()
+    assert (BOOK / "_sources" / "notebooks" / f"{chapter}.md").read_bytes() == text
+
+
+@every_chapter
+def test_a_chapter_links_to_its_repository_where_there_is_one_and_only_there(chapter):
+    page = (BOOK / "chapters" / f"{chapter}.html").read_text()
+    buttons = links.buttons(chapter, ADDRESS, links.commit())
+    for button in buttons:
+        assert f'href="{button["url"]}"' in page
+    assert buttons or "mybinder.org" not in page

@@ -150,6 +150,46 @@ def test_a_failing_chapter_names_cell_and_error_and_leaves_what_it_reached(tmp_p
     assert (tmp_path / "sample.partial.ipynb").exists()
 
 
+def ran(tmp_path, *cells):
+    """Run a chapter of some cells at preset paper, and return its text and its output."""
+    text, output = tmp_path / "sample.md", tmp_path / "sample.ipynb"
+    text.write_text(chapter(PARAMETERS, *cells))
+    execute.execute(text, output, {"preset": "paper"})
+    return text, output
+
+
+def test_outputs_are_kept_where_only_words_and_captions_changed(tmp_path):
+    text, output = ran(tmp_path, ("", "import time\n\nprint(preset, time.time())"), ("", "1 + 1"))
+    before = nbformat.read(output, as_version=4)
+    again = chapter(PARAMETERS, (":tags: [hide-input]", before.cells[2].source), ("", "1 + 1"))
+    text.write_text(again + "\nMore words.\n")
+    assert execute.keep(text, output)
+    after = nbformat.read(output, as_version=4)
+    assert after.cells[-1].source == "More words."
+    code = [[c for c in notebook.cells if c.cell_type == "code"] for notebook in (before, after)]
+    assert [c.source for c in code[0]] == [c.source for c in code[1]]
+    assert [c.outputs for c in code[0]] == [c.outputs for c in code[1]]
+    assert code[1][1].source.endswith('preset = "paper"\n')
+    assert "hide-input" in code[1][2].metadata.tags
+    nbformat.validate(after)
+
+
+@pytest.mark.parametrize(
+    "cells", [[("", "2")], [], [("", "1"), ("", "1")]], ids=["changed", "one less", "one more"]
+)
+def test_outputs_are_not_kept_where_code_changed(tmp_path, cells):
+    text, output = ran(tmp_path, ("", "1"))
+    before = output.read_text()
+    text.write_text(chapter(PARAMETERS, *cells))
+    assert not execute.keep(text, output)
+    assert output.read_text() == before
+
+
+def test_without_outputs_none_are_kept(tmp_path):
+    (tmp_path / "sample.md").write_text(chapter(PARAMETERS))
+    assert not execute.keep(tmp_path / "sample.md", tmp_path / "sample.ipynb")
+
+
 def test_a_changed_cell_and_changed_metadata_are_both_told(tmp_path):
     text = tmp_path / "sample.md"
     text.write_text(chapter(PARAMETERS, (":tags: [hide-input]", "1")))

@@ -507,3 +507,27 @@ def test_results_are_kept_in_the_book_or_else_here(tmp_path, monkeypatch):
     assert results.root() == book / "results"
     monkeypatch.chdir(book)
     assert results.root() == book / "results"
+
+
+# What it took
+
+
+def test_costs_add_up_all_runs_of_a_file_and_leave_out_those_that_stored_nothing(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(results, "root", lambda: tmp_path)
+    assert results.costs().empty
+    sizes = ("paper", "paper,init=he", "paper/motion")
+    for number, size in enumerate(sizes, start=1):
+        file = save(Store(tmp_path / "tiny" / size), rows(*range(number)))
+        file.runs[0] |= {"seconds": 3600, "workers": 2}
+        file.runs.append(file.runs[0] | {"seconds": 1800, "workers": 1, "date": "2030-01-02T03"})
+        file.runs.append({name: v for name, v in file.runs[0].items() if name != "seconds"})
+        file.write()
+    found = results.costs()
+    assert list(found["experiment"]) == ["tiny"] * 3
+    assert list(found["size"]) == ["paper", "paper/motion", "paper,init=he"]
+    assert list(found["rows"]) == [1, 3, 2]
+    assert set(found["hours"]) == {1.5}
+    assert set(found["core_hours"]) == {2.5}
+    assert set(found["date"]) == {"2030-01-02"}
