@@ -8,7 +8,7 @@ or not complete give *not yet run*.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,8 +18,8 @@ import pandas as pd
 import scipy.stats
 import yaml
 
-from revlib import experiments, results, runs, stability
-from revlib.experiments import Preset
+from revlib import experiments, results, runs, stability, studies
+from revlib.results import ResultFile
 
 VERDICTS = {
     "reproduced": "what the criterion asks for holds on every seed, and on at least three.",
@@ -55,12 +55,12 @@ class Claim:
     statement
         What is claimed, in our words.
     experiment
-        Name of the experiment that it is about.
+        Name of the experiment or the study that it is about.
     quantity
-        What is measured: names in :data:`QUANTITIES`. Several are the *readings* of a statement
-        that leaves open which one is meant.
+        What is measured: names in :data:`QUANTITIES` or of the study's own. Several are the
+        *readings* of a statement that leaves open which one is meant.
     orders
-        Names of the orders that are compared.
+        Names of the orders, or of the study's cases, that are compared.
     windows
         Ranges of steps, as ``(first, last)``, both included.
     criterion
@@ -156,8 +156,9 @@ def judge(claim: Claim) -> Verdict:
     if they differ, the claim is *under-specified*. A reading that was not recorded is left out,
     and the evidence says so.
     """
-    file = runs.source(claim.experiment)
-    rows = pd.DataFrame(columns=results.KEYS) if file is None else file.table()
+    subject = _subject(claim.experiment)
+    file = subject.source(claim.experiment)
+    rows = subject.stored(claim.experiment)
     rows = rows[rows["order"].isin(claim.orders)]
     seeds = _complete(rows, claim)
     rows = rows[rows["seed"].isin(seeds)]
@@ -165,6 +166,7 @@ def judge(claim: Claim) -> Verdict:
     recorded = [name for name in claim.quantity if seeds and name in rows]
     paths = rows[rows["step"].isin(_needed(claim))]  # the same steps of all seeds and orders
     readings = {name: criterion.judge(claim, name, _finite(paths, name)) for name in recorded}
+    words = QUANTITIES | subject.quantities
     told = {reading.verdict for reading in readings.values()} - {"not yet run"}
     if not seeds:
         evidence = _missing(claim, file is not None)
@@ -172,7 +174,7 @@ def judge(claim: Claim) -> Verdict:
         [evidence] = (reading.evidence for reading in readings.values())
     else:
         evidence = " ".join(
-            f"*{QUANTITIES[name].capitalize()}*: "
+            f"*{words[name].capitalize()}*: "
             + (
                 f"{found.verdict}. {found.evidence}"
                 if (found := readings.get(name))
@@ -186,7 +188,7 @@ def judge(claim: Claim) -> Verdict:
         verdict=told.pop() if len(told) == 1 else "under-specified" if told else "not yet run",
         seeds=len(seeds),
         steps=rows["step"].nunique(),
-        length=experiments.get(claim.experiment).preset("paper").steps + 1,
+        length=max(subject.recorded) + 1,
         evidence=evidence,
         per_seed=pd.concat(cases, ignore_index=True)[["quantity", *_CASE]]
         if cases
@@ -296,13 +298,17 @@ def _calmer(claim: Claim, quantity: str, paths: pd.DataFrame) -> _Reading:
         cases.append(_cases(first, last, ratio, ratio > 1))
         means.append(stability.compare(paths, quantity, first, last, orders=claim.orders))
     found = pd.concat(cases, ignore_index=True)
-    sure = [mean.low > 1 for mean in means]
+    # Where the second path never moves there is no finite ratio, and nothing is calmer.
+    sure = [
+        mean.low > 1 or (mean.ratios.empty and case["holds"].all())
+        for mean, case in zip(means, cases, strict=True)
+    ]
     if found["holds"].all() and all(sure) and found["seed"].nunique() >= ENOUGH_SEEDS:
         verdict = "reproduced"
     else:
         verdict = "partly" if found["holds"].all() or any(sure) else "not reproduced"
     windows = [
-        f"{stability.rounded(mean.ratio)}"
+        (stability.rounded(mean.ratio) if len(mean.ratios) else "not finite")
         + (
             f" ({stability.rounded(mean.low)} to {stability.rounded(mean.high)})"
             if np.isfinite(mean.low)
@@ -381,6 +387,31 @@ def _covers(claim: Claim, quantity: str, paths: pd.DataFrame) -> _Reading:
     )
 
 
+def _lower_in_turn(claim: Claim, quantity: str, paths: pd.DataFrame) -> _Reading:
+    cases, sure, words = [], [], []
+    for (first, last), pair in itertools.product(claim.windows, itertools.pairwise(claim.orders)):
+        step = paths.loc[paths["step"].between(first, last), "step"].max()
+        at = paths[paths["step"] == step].pivot(index="seed", columns="order", values=quantity)
+        at = at.fillna(np.inf)  # a path that has diverged is not the lower one
+        with np.errstate(invalid="ignore"):  # both have diverged: no difference can be told
+            change = at[pair[1]] - at[pair[0]]
+        spread = change[np.isfinite(change)].std()
+        mean = change.mean(skipna=False)
+        cases.append(_cases(step, step, change, change < 0))
+        sure.append(len(at) >= ENOUGH_SEEDS and bool(mean < -(spread if np.isfinite(mean) else 0)))
+        words.append(
+            f"{pair[1]} {mean:+.2g} ± {spread:.1g}" if np.isfinite(mean) else f"{pair[1]} diverged"
+        )
+    verdict = "reproduced" if all(sure) else "partly" if any(sure) else "not reproduced"
+    return _Reading(
+        verdict,
+        f"Change at step {step} from each to the next, beginning with {claim.orders[0]}: "
+        f"{', '.join(words)}; lower by more than the spread over seeds in {sum(sure)} of "
+        f"{len(sure)}.",
+        pd.concat(cases, ignore_index=True),
+    )
+
+
 class Criterion(NamedTuple):
     """How a claim is judged.
 
@@ -389,13 +420,13 @@ class Criterion(NamedTuple):
     rule
         What is compared and what gives which verdict, for the reader.
     orders
-        How many orders it takes.
+        How many orders it takes; None for any number from two on.
     judge
         Judges one reading of a claim, from the paths of its complete seeds.
     """
 
     rule: str
-    orders: int
+    orders: int | None
     judge: Callable[[Claim, str, pd.DataFrame], _Reading]
 
 
@@ -431,6 +462,14 @@ CRITERIA = {
         3,
         _covers,
     ),
+    "lower_in_turn": Criterion(
+        "At the last step of each window, every order has a lower value than the one before it: "
+        "the mean over seeds of the paired differences lies below zero by more than their "
+        "standard deviation, on at least three seeds. *Reproduced*: for each pair of "
+        "neighbours. *Partly*: for some. A path that has diverged is not the lower one.",
+        None,
+        _lower_in_turn,
+    ),
 }
 """The criteria by name."""
 
@@ -460,20 +499,41 @@ def _count(cases: pd.DataFrame) -> str:
     seeds = cases["seed"].nunique()
     return (
         f"{cases['holds'].sum()} of {len(cases)} cases "
-        f"({_plural(seeds, 'seed')}, {_plural(len(cases) // seeds, 'window')})"
+        f"({stability.counted(seeds, 'seed')}, {stability.counted(len(cases) // seeds, 'window')})"
     )
-
-
-def _plural(count: int, what: str) -> str:
-    return f"{count} {what}{'s' * (count != 1)}"
 
 
 # Which data there are
 
 
+class _Subject(NamedTuple):
+    """What a claim can be about: an experiment or a study, at preset ``paper``."""
+
+    orders: list[str]
+    recorded: list[int]
+    windows: list[tuple[int, int]]
+    quantities: Mapping[str, str]
+    stored: Callable[[str], pd.DataFrame]
+    source: Callable[[str], ResultFile | None]
+    stale: Callable[[str], list[str]]
+
+
+def _subject(name: str) -> _Subject:
+    if name in experiments.EXPERIMENTS:
+        paper = experiments.get(name).preset("paper")
+        orders = [order.name for order in paper.orders]
+        run = (runs.stored, runs.source, runs.stale)
+        return _Subject(orders, paper.recorded(), paper.windows, {}, *run)
+    study = studies.get(name)
+    size = study.preset("paper")
+    kept = (studies.stored, studies.source, studies.stale)
+    end = [(size.steps[-1], size.steps[-1])]
+    return _Subject(list(size.cases), list(size.steps), end, study.quantities, *kept)
+
+
 def _needed(claim: Claim) -> set[int]:
     """Return the steps that the preset records in the windows of a claim."""
-    recorded = experiments.get(claim.experiment).preset("paper").recorded()
+    recorded = _subject(claim.experiment).recorded
     return {n for n in recorded if any(first <= n <= last for first, last in claim.windows)}
 
 
@@ -492,7 +552,7 @@ def _finite(rows: pd.DataFrame, quantity: str) -> pd.DataFrame:
 
     The accuracy of a diverged network is a number, and a very calm one.
     """
-    loss = rows[quantity.replace("accuracy", "loss")]
+    loss = rows.get(quantity.replace("accuracy", "loss"), rows[quantity])
     return rows.assign(**{quantity: rows[quantity].where(np.isfinite(loss.astype(float)))})
 
 
@@ -501,7 +561,7 @@ def _missing(claim: Claim, stored: bool) -> str:
     if stored:
         windows = " and ".join(f"{first} to {last}" for first, last in claim.windows)
         return f"Of no seed are {' and '.join(claim.orders)} stored in full over steps {windows}."
-    if old := runs.stale(claim.experiment):
+    if old := _subject(claim.experiment).stale(claim.experiment):
         return f"The stored results are stale and not used: {'; '.join(old)}."
     return "Nothing is stored."
 
@@ -517,7 +577,7 @@ def _verdicts(chapter: str | None) -> Iterator[Verdict]:
 
 def _named(row: Verdict) -> str:
     few = 0 < row.seeds < ENOUGH_SEEDS and row.verdict != "not yet run"
-    return f"**{row.verdict}**" + f" ({_plural(row.seeds, 'seed')} only)" * few
+    return f"**{row.verdict}**" + f" ({stability.counted(row.seeds, 'seed')} only)" * few
 
 
 def _recorded(row: Verdict) -> str:
@@ -543,23 +603,24 @@ def _claim(entry: Any, chapters: set[str]) -> Claim:
     if missing or unknown:
         faults = [f"lacks {f}" for f in missing] + [f"has an unknown field '{f}'" for f in unknown]
         raise _invalid(name, f"{', '.join(faults)}; its fields are: {', '.join(_FIELDS)}")
-    _among(name, "experiment", [entry["experiment"]], experiments.EXPERIMENTS)
+    known = [*experiments.EXPERIMENTS, *studies.known()]
+    _among(name, "experiment", [entry["experiment"]], known)
+    subject = _subject(entry["experiment"])
     _among(name, "criterion", [entry["criterion"]], CRITERIA)
     _among(name, "chapter", [entry["chapter"]], chapters)
     quantity = entry["quantity"] if isinstance(entry["quantity"], list) else [entry["quantity"]]
-    _among(name, "quantity", quantity, QUANTITIES)
-    paper = experiments.get(entry["experiment"]).preset("paper")
-    _among(name, "order", entry["orders"], [order.name for order in paper.orders])
-    asked = CRITERIA[entry["criterion"]].orders
-    if len(entry["orders"]) != asked:
+    _among(name, "quantity", quantity, QUANTITIES | subject.quantities)
+    _among(name, "order", entry["orders"], subject.orders)
+    asked, given = CRITERIA[entry["criterion"]].orders, len(entry["orders"])
+    if given != asked and not (asked is None and given > 1):
         raise _invalid(
-            name, f"has {len(entry['orders'])} orders; {entry['criterion']} compares {asked}"
+            name, f"has {given} orders; {entry['criterion']} compares {asked or 'two or more'}"
         )
-    windows = entry.get("windows", [list(window) for window in paper.windows])
+    windows = entry.get("windows", [list(window) for window in subject.windows])
     if not windows:
         raise _invalid(name, f"needs windows, since {entry['experiment']} has no bursts")
-    for window in windows:
-        if not _is_window(window, paper):
+    for window in entry.get("windows", []):
+        if not _is_window(window, subject.recorded):
             raise _invalid(
                 name,
                 f"has the window {window!r}; a window is [first, last], and "
@@ -574,10 +635,9 @@ def _claim(entry: Any, chapters: set[str]) -> Claim:
     )
 
 
-def _is_window(window: Any, paper: Preset) -> bool:
+def _is_window(window: Any, recorded: list[int]) -> bool:
     if not isinstance(window, list) or [type(n) for n in window] != [int, int] or window[0] < 1:
         return False
-    recorded = paper.recorded()
     return sum(window[0] <= n <= window[1] for n in recorded) > 1
 
 

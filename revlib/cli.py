@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import BrokenExecutor
 from typing import Any, NoReturn
 
-from revlib import benchmark, claims, datasets, experiments, results, runs
+from revlib import benchmark, claims, datasets, experiments, results, runs, stability, studies
 
 
 class _Parser(argparse.ArgumentParser):
@@ -139,6 +139,15 @@ def _list(options: argparse.Namespace) -> int:
                 f"{len(asked)} recorded, {maps:,} optimizer steps in all; {stored:,} rows stored"
             )
             _say_stale(experiment.name, name, {})
+    for study in studies.known().values():
+        print(f"{study.name}  {study.title} (Section {study.section})")
+        for name, size in study.presets.items():
+            print(
+                f"  {name:<6} {len(size.seeds)} seeds of {len(size.cases)} cases, "
+                f"{len(size.steps)} steps recorded; {len(studies.stored(study.name, name)):,} "
+                "rows stored"
+            )
+            _say_stale_study(study.name, name)
     return 0
 
 
@@ -152,7 +161,24 @@ def _say_stale(experiment: str, preset: str, changes: dict[str, Any]) -> None:
         )
 
 
+def _say_stale_study(name: str, preset: str) -> None:
+    for words in studies.stale(name, preset):
+        print(
+            f"  Stale and not used: {words}. `revlib audit {name} --preset {preset}` renews what "
+            "still holds."
+        )
+
+
+def _refuse(options: argparse.Namespace, *names: str) -> None:
+    """Refuse options that a study has no use for."""
+    given = [f"--{name}" for name in names if getattr(options, name)]
+    if given:
+        raise ValueError(f"{options.experiment} is a study, which takes no {', '.join(given)}.")
+
+
 def _run(options: argparse.Namespace) -> int:
+    if options.experiment in studies.known():
+        return _run_study(options)
     _say_stale(options.experiment, options.preset, dict(options.set))
     table = runs.run(
         options.experiment,
@@ -168,6 +194,14 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
+def _run_study(options: argparse.Namespace) -> int:
+    _refuse(options, "set", "every", "last", "cluster")
+    _say_stale_study(options.experiment, options.preset)
+    table = studies.run(options.experiment, options.preset, options.seeds, options.workers)
+    print(f"{len(table):,} rows of {options.experiment}, preset {options.preset}, are stored.")
+    return 0
+
+
 def _motion(options: argparse.Namespace) -> int:
     table = runs.measure(
         options.experiment, options.preset, options.seeds, options.workers, **dict(options.set)
@@ -177,6 +211,8 @@ def _motion(options: argparse.Namespace) -> int:
 
 
 def _audit(options: argparse.Namespace) -> int:
+    if options.experiment in studies.known():
+        return _audit_study(options)
     audits = runs.audit(
         options.experiment, options.preset, options.points, options.seconds, **dict(options.set)
     )
@@ -188,6 +224,15 @@ def _audit(options: argparse.Namespace) -> int:
     return 0 if all(audit.passed for audit in audits) else 1
 
 
+def _audit_study(options: argparse.Namespace) -> int:
+    _refuse(options, "set", "seconds")
+    points = studies.audit(options.experiment, options.preset, options.points)
+    print(points.to_string(index=False))
+    print("Equal." if points["equal"].all() else "Not equal.", end=" ")
+    print("The stale rows are renewed." if points["renewed"].any() else "")
+    return 0 if points["equal"].all() else 1
+
+
 def _claims(options: argparse.Namespace) -> int:
     if options.write:
         page = claims.page()
@@ -195,7 +240,8 @@ def _claims(options: argparse.Namespace) -> int:
         print(page)
     else:
         for row in claims.table().itertuples():
-            print(f"{row.id}: {row.verdict} on {row.seeds} seeds. {row.evidence}")
+            seeds = stability.counted(row.seeds, "seed")
+            print(f"{row.id}: {row.verdict} on {seeds}. {row.evidence}")
     return 0
 
 

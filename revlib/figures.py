@@ -557,7 +557,7 @@ def weights(table: pd.DataFrame, baselines: Sequence[str], regularised: Sequence
     Parameters
     ----------
     table : pandas.DataFrame
-        As `revlib.regularizers.stored` returns it.
+        As `revlib.regularizers.shown` returns it.
     baselines : sequence of str
         Trainings drawn in black and grey, each with a line style of its own.
     regularised : sequence of str

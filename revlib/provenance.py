@@ -36,7 +36,7 @@ def code(*more: str) -> dict[str, str]:
     """
     folder = Path(__file__).parent
     return {
-        name: digest(_meaning((folder / f"{name}.py").read_text()))
+        name: digest(meaning((folder / f"{name}.py").read_text()))
         for name in (*NUMERICAL_MODULES, *more)
     }
 
@@ -44,6 +44,25 @@ def code(*more: str) -> dict[str, str]:
 def digest(text: str) -> str:
     """Return the first 16 hexadecimal digits of a text's SHA-256."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def meaning(source: str) -> str:
+    """Return the source without comments, docstrings and empty lines.
+
+    The text and not the syntax tree, whose printed form differs between versions of Python.
+    """
+    lines = source.splitlines()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            row, column = token.start
+            lines[row - 1] = lines[row - 1][:column]
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            # What stands on the same line stays: def f(rate=0.1): ...
+            first, last = node.lineno - 1, node.end_lineno - 1
+            rest = lines[first][: node.col_offset] + lines[last][node.end_col_offset :]
+            lines[first : last + 1] = [rest, *[""] * (last - first)]
+    return "\n".join(line.rstrip() for line in lines if line.strip())
 
 
 def environment() -> dict[str, Any]:
@@ -81,25 +100,6 @@ def line(**facts: Any) -> str:
     shown += [f"{name} {version}" for name, version in now["versions"].items()]
     shown += [f"Python {now['python']}", now["machine"], f"commit {now['commit']}", now["date"]]
     return "*Provenance: " + "; ".join(shown) + ".*"
-
-
-def _meaning(source: str) -> str:
-    """Return the source without comments, docstrings and empty lines.
-
-    The text and not the syntax tree, whose printed form differs between versions of Python.
-    """
-    lines = source.splitlines()
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type == tokenize.COMMENT:
-            row, column = token.start
-            lines[row - 1] = lines[row - 1][:column]
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
-            # What stands on the same line stays: def f(rate=0.1): ...
-            first, last = node.lineno - 1, node.end_lineno - 1
-            rest = lines[first][: node.col_offset] + lines[last][node.end_col_offset :]
-            lines[first : last + 1] = [rest, *[""] * (last - first)]
-    return "\n".join(line.rstrip() for line in lines if line.strip())
 
 
 def _version(package: str) -> str:

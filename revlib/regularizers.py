@@ -8,21 +8,18 @@ the large step, ``h V_B = h' (V_1 + … + V_c)``. To second order they differ by
 
 The module has three parts: the second-order terms for any vector fields (`small_batch_term`,
 `order_average_term`); the regulariser as an update term for any torch model (`order_averaging`,
-`OrderAveraging`); and the experiment of Section D.2.1, Figures 14 to 19 (`run`, `stored`).
+`OrderAveraging`); and the experiment of Section D.2.1, Figures 14 to 19 (`STUDIES`, `shown`).
 """
 
 from __future__ import annotations
 
 import copy
 import dataclasses
-import functools
-import inspect
 import itertools
 import json
-import random
 import time
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,20 +29,19 @@ import pandas as pd
 import torch
 from torch import nn
 
-from revlib import experiments, provenance, results
-from revlib.results import Identity, Store
+from revlib import experiments, provenance, results, studies
+from revlib.studies import Shown, Size, Study
 from revlib.tasks import Batch, Setting, Task, build
 
 __all__ = [
+    "FIGURES",
     "PIECES",
-    "PRESETS",
+    "STUDIES",
     "WEIGHTS",
     "OrderAveraging",
-    "Preset",
-    "Study",
+    "Parameters",
     "Training",
     "at_equal_train_loss",
-    "audit",
     "compute",
     "costs_path",
     "critical_curvature",
@@ -55,14 +51,11 @@ __all__ = [
     "order_average",
     "order_average_term",
     "order_averaging",
-    "run",
+    "shown",
     "small_batch_term",
     "small_steps",
     "split",
-    "stale",
     "step_costs",
-    "stored",
-    "study",
     "trainings",
 ]
 
@@ -335,8 +328,10 @@ def small_steps(model: nn.Module, loss: Loss, batch: Batch, c: int, h: float) ->
 
 # The experiment of Section D.2.1.
 
-PIECES = (2, 3, 4)
-"""The paper's c: Figures 14 and 15, 16 and 17, 18 and 19."""
+FIGURES = {2: "figure-14", 3: "figure-16", 4: "figure-18"}
+"""The paper's c and the figure of its training loss; the next figure shows the test loss."""
+
+PIECES = tuple(FIGURES)
 
 WEIGHTS = {"λ = 0.5h²": 0.5, "λ = h²": 1.0, "λ = 2h²": 2.0, "λ = 4h²": 4.0}
 """The paper's λ, in units of h², by the name of the training with it."""
@@ -383,217 +378,119 @@ def trainings(c: int) -> list[Training]:
 
 
 @dataclass(frozen=True)
-class Preset:
-    """One size of the experiment.
+class Parameters:
+    """What the numbers of one figure depend on.
 
     Parameters
     ----------
     setting : revlib.tasks.Setting
         What is trained. Its batch size is rounded up to a multiple of c, its learning rate is h.
-    steps, every : int
-        How many large batches are taken, and after how many of them the losses are evaluated.
-    seeds : tuple of int
-        The seeds: start point and batches.
+    c : int
+        Number of pieces.
+    every : int
+        After how many large batches the losses are evaluated.
+    steps : int
+        How many large batches are taken.
     """
 
     setting: Setting
-    steps: int
+    c: int
     every: int
-    seeds: tuple[int, ...]
+    steps: int
 
 
-def _on_large_batches(preset: str, batch_size: int, examples: int, h: float, **size) -> Preset:
-    """Return a size of the experiment: the setting of Figure 7 with other batches."""
-    setting = experiments.get("figure-7").preset(preset).setting
-    setting = setting.changed(batch_size=batch_size, learning_rate=h, train_examples=examples)
-    return Preset(setting.changed(test_examples=examples), **size)
-
-
-PRESETS = {
-    "paper": _on_large_batches("paper", 2048, 2000, h=0.001, steps=30, every=3, seeds=(0, 1, 2)),
-    "ci": _on_large_batches("ci", 120, 300, h=0.005, steps=8, every=2, seeds=(0, 1)),
-}
-
-
-def compute(
-    preset: str, c: int, seed: int, training: Training, steps: int | None = None
-) -> list[dict[str, Any]]:
-    """Return the rows of one training, computed afresh: losses and accuracies along it.
+def compute(parameters: Parameters, seed: int, training: str) -> Iterator[dict[str, Any]]:
+    """Yield the rows of one training: losses and accuracies along it.
 
     Parameters
     ----------
-    preset : str
-        Which of `PRESETS`.
-    c, seed, training
+    parameters : Parameters
         What is trained.
-    steps : int, optional
-        Stop after that many steps; by default those of the preset.
+    seed : int
+        Start point and batches.
+    training : str
+        The name of one of `trainings`.
 
-    Returns
-    -------
-    list of dict
-        ``seed``, ``order`` (the training's name), ``step``, ``train_loss``, ``test_loss``,
-        ``train_accuracy``, ``test_accuracy``, and of the step last taken the regulariser's
-        ``ratio`` and ``cosine`` (see `OrderAveraging`). A training whose loss is not finite ends
-        there.
+    Yields
+    ------
+    dict
+        ``step``, ``train_loss``, ``test_loss``, ``train_accuracy``, ``test_accuracy``, and of the
+        step last taken the regulariser's ``ratio`` and ``cosine`` (see `OrderAveraging`). A
+        training whose loss is not finite ends there.
     """
-    size = _preset(preset)
-    task = _task(size.setting, c, seed)
-    model, loss, h = copy.deepcopy(task.model).train(), task.loss, size.setting.learning_rate
+    c, h = parameters.c, parameters.setting.learning_rate
+    chosen = next(each for each in trainings(c) if each.name == training)
+    task = _task(parameters.setting, c, seed)
+    model, loss = copy.deepcopy(task.model).train(), task.loss
     with warnings.catch_warnings():  # the chapter says what ReLU means here
         warnings.simplefilter("ignore", UserWarning)
-        step = OrderAveraging(model, loss, c, training.rate * h, training.weight * h**2)
-    rows = []
-    for n in range((steps or size.steps) + 1):
-        if n and training.small:
-            small_steps(model, loss, task.batch(n), c, training.rate * h)
+        step = OrderAveraging(model, loss, c, chosen.rate * h, chosen.weight * h**2)
+    for n in range(parameters.steps + 1):
+        if n and chosen.small:
+            small_steps(model, loss, task.batch(n), c, chosen.rate * h)
         elif n:
             step(task.batch(n))
-        if n % size.every == 0 or n == size.steps:
+        if n % parameters.every == 0:
             measured = task.evaluate(model) | {"ratio": step.ratio, "cosine": step.cosine}
-            rows.append({"seed": seed, "order": training.name, "step": n, **measured})
+            yield {"step": n} | measured
             if not np.isfinite(measured["train_loss"]):
-                break
-    return rows
-
-
-def _preset(name: str) -> Preset:
-    if name not in PRESETS:
-        raise ValueError(f"There is no preset '{name}'. Valid are: {', '.join(PRESETS)}.")
-    return PRESETS[name]
+                return
 
 
 def _task(setting: Setting, c: int, seed: int) -> Task:
     return build(setting.changed(batch_size=-(-setting.batch_size // c) * c), seed)
 
 
-def run(preset: str, progress: Callable[[str], None] = print) -> None:
-    """Compute what is missing of the experiment, and store each training as it is finished.
-
-    Seed by seed, each with all c, so that a run that is stopped leaves whole comparisons.
-    """
-    size = _preset(preset)
-    for seed, c in itertools.product(size.seeds, PIECES):
-        identity = _identity(preset, c, data=True)
-        with _store(preset, c).writing(identity, (), size.steps, workers=1) as writer:
-            table = writer.file.table()
-            have = set(zip(table["seed"], table["order"], strict=True))
-            for training in trainings(c):
-                if (seed, training.name) not in have:
-                    start = time.monotonic()
-                    writer.add(compute(preset, c, seed, training))
-                    seconds = time.monotonic() - start
-                    progress(f"seed {seed}, c = {c}, {training.name}: {seconds:.0f} s")
-
-
-def stored(preset: str = "paper") -> pd.DataFrame:
-    """Return what is stored of the experiment and holds today, with a column ``c``."""
-    tables = [_store(preset, c).table(_identity(preset, c)).assign(c=c) for c in PIECES]
-    return pd.concat(tables, ignore_index=True)
-
-
-@dataclass(frozen=True)
-class Study:
-    """What a chapter shows of the experiment.
-
-    Parameters
-    ----------
-    preset : str
-        The preset that is really shown.
-    size : Preset
-        Its size.
-    table : pandas.DataFrame
-        The rows, as `stored` returns them.
-    note : str
-        In a sentence, for the reader: what is shown and why.
-    """
-
-    preset: str
-    size: Preset
-    table: pd.DataFrame
-    note: str
-
-
-def study(preset: str) -> Study:
-    """Return what a chapter shows: ``ci`` is computed on the spot, ``paper`` read from the store.
-
-    Only seeds with all their trainings are shown. Where there is none of ``paper`` that holds
-    today, it is ``ci``, and the note says so.
-    """
-    size, table = _preset(preset), _whole_seeds(stored(preset))
-    if preset == "paper" and len(table):
-        note = "stored results on the full data"
-    elif preset == "paper":
-        old = "; ".join(stale(preset)) or "there are none of a whole seed"
-        small = study("ci")
-        note = f"{small.note} It stands in for results of the paper's size: {old}."
-        return dataclasses.replace(small, note=note)
-    else:
-        rows = [
-            row | {"c": c}
-            for seed, c in itertools.product(size.seeds, PIECES)
-            for training in trainings(c)
-            for row in compute(preset, c, seed, training)
-        ]
-        table = pd.DataFrame(rows)
-        note = "computed just now on the embedded sample, a small version of the experiment"
-    seeds = table["seed"].nunique()
-    return Study(
-        preset, size, table, f"Preset {preset}: {note}; {seeds} seeds, {size.steps} steps."
+def _size(
+    preset: str, c: int, batch_size: int, examples: int, h: float, steps: int, every: int, seeds
+) -> Size:
+    """Return a size of the experiment: the setting of Figure 7 with other batches."""
+    setting = experiments.get("figure-7").preset(preset).setting
+    setting = setting.changed(batch_size=batch_size, learning_rate=h, train_examples=examples)
+    return Size(
+        Parameters(setting.changed(test_examples=examples), c, every, steps),
+        seeds,
+        tuple(each.name for each in trainings(c)),
+        tuple(range(0, steps + 1, every)),
     )
 
 
-def _whole_seeds(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of those seeds of which every training is there."""
-    found = table.drop_duplicates(["seed", "c", "order"]).groupby("seed").size()
-    whole = found.index[found == sum(len(trainings(c)) for c in PIECES)]
-    return table[table["seed"].isin(whole)].reset_index(drop=True)
+def _figure(c: int) -> Study:
+    """Return the study of one number of pieces."""
+    return Study(
+        name=FIGURES[c],
+        title=f"MLP on Fashion-MNIST with the order-averaging regulariser, c = {c}",
+        section="D.2.1",
+        chapter="d-2-order-averaging",
+        presets={
+            "paper": _size("paper", c, 2048, 2000, 0.001, steps=30, every=3, seeds=(0, 1, 2)),
+            "ci": _size("ci", c, 120, 300, 0.005, steps=8, every=2, seeds=(0, 1)),
+        },
+        compute=compute,
+        code=(
+            *("models", "tasks"),
+            *(split, order_averaging, OrderAveraging, small_steps, trainings, compute, _task),
+        ),
+        data="fashion_mnist",
+    )
 
 
-def stale(preset: str = "paper") -> list[str]:
-    """Return for each stored result that does not hold today how many rows and why, in words."""
-    return [
-        f"c = {c}: {len(file.table()):,} rows with {file.identity.differences(identity)}"
-        for c in PIECES
-        for identity in [_identity(preset, c)]
-        for file in _store(preset, c).stale(identity)
-    ]
+STUDIES = tuple(map(_figure, PIECES))
+"""The experiment as studies, one for each number of pieces (:mod:`revlib.studies`)."""
 
 
-def audit(preset: str = "paper") -> pd.DataFrame:
-    """Recompute the first stored steps of a training for each c; renew what is found equal.
+def shown(preset: str) -> Shown:
+    """Return what the chapter shows: the figures together, with a column ``c``.
 
-    The training is drawn at random. Losses may differ by one part in a thousand, about what
-    another machine's rounding does in a few steps.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns ``c``, ``seed``, ``order``, ``step``, ``stored``, ``recomputed`` (test losses) and
-        ``equal``.
+    Where one of them has nothing stored that holds today, all of them are shown at ``ci``, and
+    the note says so.
     """
-    compared = []
-    for c in PIECES:
-        identity = _identity(preset, c, data=True)
-        for file in _store(preset, c).files():
-            table = file.table()
-            known = [t for t in trainings(c) if t.name in set(table["order"])]
-            training = random.SystemRandom().choice(known)
-            seed = int(table["seed"].iloc[0])
-            again = compute(preset, c, seed, training, steps=_preset(preset).every)[-1]
-            key = (table["seed"] == seed) & (table["order"] == training.name)
-            before = table[key & (table["step"] == again["step"])].iloc[0]
-            equal = np.isclose(before["test_loss"], again["test_loss"], rtol=1e-3, equal_nan=True)
-            found = {key: again[key] for key in results.KEYS} | {
-                "c": c,
-                "stored": float(before["test_loss"]),
-                "recomputed": again["test_loss"],
-                "equal": bool(equal),
-            }
-            compared.append(found)
-            if equal and not file.stands_for(identity):
-                _store(preset, c).renew(file, identity, {"points": [found]})
-    return pd.DataFrame(compared)
+    found = {c: studies.shown(name, preset) for c, name in FIGURES.items()}
+    if len({each.preset for each in found.values()}) > 1:
+        return shown("ci")
+    first = found[PIECES[0]]
+    table = pd.concat([each.table.assign(c=c) for c, each in found.items()], ignore_index=True)
+    return dataclasses.replace(first, table=table)
 
 
 def difference(table: pd.DataFrame, quantity: str, training: str, against: str) -> pd.DataFrame:
@@ -602,7 +499,7 @@ def difference(table: pd.DataFrame, quantity: str, training: str, against: str) 
     Parameters
     ----------
     table : pandas.DataFrame
-        As `stored` returns it.
+        As `shown` returns it.
     quantity : str
         A column of it, ``"test_loss"`` say.
     training, against : str
@@ -682,9 +579,9 @@ def step_costs(preset: str = "paper", turns: int = 7) -> pd.DataFrame:
         Columns ``c``, ``regularised`` and ``small`` (the c small steps), in plain steps.
     """
     found = []
-    for c in PIECES:
-        size = _preset(preset)
-        task, h = _task(size.setting, c, seed=0), size.setting.learning_rate
+    for study in STUDIES:
+        size = study.preset(preset).parameters
+        c, h, task = size.c, size.setting.learning_rate, _task(size.setting, size.c, seed=0)
         model, loss, batch = copy.deepcopy(task.model), task.loss, task.batch(1)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
@@ -713,24 +610,3 @@ def measure_costs() -> None:
     stored = {"environment": provenance.environment(), "costs": step_costs().to_dict("records")}
     costs_path().parent.mkdir(parents=True, exist_ok=True)
     costs_path().write_text(json.dumps(stored, indent=1) + "\n")
-
-
-def _store(preset: str, c: int) -> Store:
-    return Store(results.root() / "figure-14" / preset / f"c={c}")
-
-
-def _identity(preset: str, c: int, data: bool = False) -> Identity:
-    """Return today's identity; with the digest of the data only where it is needed."""
-    size = _preset(preset)
-    setting = json.loads(json.dumps(dataclasses.asdict(size.setting))) | {"c": c}
-    digest = size.setting.digest() if data else None
-    return Identity(setting, _code(), digest)
-
-
-@functools.cache
-def _code() -> dict[str, str]:
-    """Return hashes of what determines the numbers; what only reads them is free to change."""
-    numerical = (split, order_averaging, OrderAveraging, small_steps, trainings, compute, _task)
-    source = "\n".join(inspect.getsource(part) for part in numerical)
-    here = {"regularizers": provenance.digest(provenance._meaning(source))}
-    return {name: provenance.code()[name] for name in ("models", "tasks")} | here
