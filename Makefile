@@ -110,8 +110,8 @@ book/chapters/%.ipynb: notebooks/%.md book/execute.py book/chapters/setting $(LI
 	@$(RUN) book/execute.py $< $@ --preset $(PRESET)
 
 # Built from nothing each time: an incremental build would not repeat the warnings of a failed one.
-book/_build/checked: $(CHAPTERS) $(PAGES) tests/test_book.py
+book/_build/checked: $(CHAPTERS) $(PAGES) tests/test_book.py tests/test_browser.py
 	rm -rf book/_build
 	$(VENV)/bin/jupyter-book build -q -W -n --keep-going book
-	$(RUN) -m pytest -q tests/test_book.py
+	$(RUN) -m pytest -q tests/test_book.py tests/test_browser.py
 	@touch $@
