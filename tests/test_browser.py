@@ -18,14 +18,25 @@ from revlib.maps import noisy_quadratic
 
 WIDE, PHONE = {"width": 1400, "height": 900}, {"width": 375, "height": 800}
 
-# The browser's own, where the system has one; or the one that Playwright has downloaded.
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+# The one that the system has; None leaves it to Playwright, which may have downloaded its own.
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
 
 # What is left of a page when everything is taken out that may hold a dollar or a backslash.
 PROSE = """() => {
     const main = document.querySelector("main").cloneNode(true);
     main.querySelectorAll("pre, code, script, mjx-container").forEach((part) => part.remove());
     return main.textContent;
+}"""
+
+# One word of each kind in each kind of code box stands for all, since they have the same colours.
+MARK_ALIKE = """() => {
+    const seen = new Set();
+    for (const word of document.querySelectorAll("pre span")) {
+        const kind = `${word.closest("pre").parentElement.className} ${word.className}`;
+        word.toggleAttribute("data-alike", seen.has(kind));
+        seen.add(kind);
+    }
 }"""
 
 # The elements that stick out of the window to the right, and out of everything that scrolls.
@@ -77,7 +88,8 @@ class Visit:
 
     def findings(self, **options):
         """Return what axe-core finds serious or critical; formulas are left to MathJax."""
-        context = {"exclude": [["mjx-container"]]}
+        self.tab.evaluate(MARK_ALIKE)
+        context = {"exclude": [["mjx-container"], ["[data-alike]"]]}
         found = Axe().run(self.tab, context, {"resultTypes": ["violations"]} | options).response
         return [
             (rule["id"], node["html"][:200])
@@ -123,7 +135,7 @@ def test_every_picture_is_shown_and_described(visit):
     for image in visit.tab.locator("img").all():
         assert image.get_attribute("alt")
         assert image.evaluate("(image) => image.complete && image.naturalWidth > 0")
-    drawings = "article svg:not(mjx-container *, [aria-hidden=true])"
+    drawings = "article svg:not(mjx-container *, button *, [aria-hidden=true])"
     for drawing in visit.tab.locator(drawings).all():
         assert drawing.get_attribute("aria-label")
 
@@ -222,7 +234,8 @@ def test_the_picture_shows_the_paths(three_orders):
 @pytest.mark.parametrize(("step", "size"), [(1, 10), (24, 10), (25, 5), (60, 60), (60, 1)])
 def test_the_boxes_show_which_maps_are_applied(three_orders, step, size):
     three_orders.set(step=step, size=size)
-    for row, order in zip(three_orders.part("replays").locator("ol").all(), orders(size)):
+    rows = three_orders.part("replays").locator("ol").all()
+    for row, order in zip(rows, orders(size), strict=True):
         assert row.locator("li").all_inner_texts() == [f"T{i}" for i in order.applied(step)]
         now = [f"T{i}" for i in range(step, order.anchor(step), -1)]
         assert row.locator("li.now").all_inner_texts() == now
