@@ -63,7 +63,8 @@ def browser():
             missing = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
             missing(
                 "Chromium did not start; install it with `apt-get install chromium`, or where"
-                f" there is no apt-get with `.venv/bin/playwright install chromium`: {error}"
+                f" there is no apt-get with `.venv/bin/playwright install chromium`: "
+                f"{error.message.splitlines()[0]}"
             )
         yield chromium
         chromium.close()
@@ -76,6 +77,7 @@ class Visit:
         self.page = page
         options = {"viewport": WIDE, "reduced_motion": "reduce", "offline": True} | settings
         self.tab = browser.new_context(**options).new_page()
+        self.tab.set_default_timeout(600_000)  # a busy machine is slow, and that is no fault
         self.requests, self.failed, self.complaints = [], [], []
         self.tab.on("request", lambda request: self.requests.append(request.url))
         self.tab.on("requestfailed", lambda request: self.failed.append(request.url))
