@@ -2,6 +2,7 @@
 
 import functools
 import re
+from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -65,13 +66,30 @@ def test_no_style_loads_anything_from_outside():
         assert not outside, style
 
 
+@cache
+def anchors(page):
+    """The places of a page that an address may end in."""
+    return {a[key] for _, a in elements(page) for key in ("id", "name") if a.get(key)}
+
+
 @every_page
-def test_every_local_address_leads_to_a_file(page):
+def test_every_local_address_leads_to_a_file_and_a_place_in_it(page):
     addresses = [a[key] for _, a in elements(page) for key in ("href", "src") if a.get(key)]
     for address in addresses:
         parts = urlsplit(address)
-        if not parts.scheme and not parts.netloc and parts.path:
-            assert (page.parent / unquote(parts.path)).exists(), address
+        if parts.scheme or parts.netloc:
+            continue
+        file = page.parent / unquote(parts.path) if parts.path else page
+        assert file.exists(), address
+        if parts.fragment:
+            assert unquote(parts.fragment) in anchors(file), address
+
+
+@every_page
+def test_page_and_pictures_weigh_at_most_three_megabytes(page):
+    sources = {unquote(a["src"]) for tag, a in elements(page) if tag == "img"}
+    files = [page, *(page.parent / source for source in sources if not urlsplit(source).scheme)]
+    assert sum(file.stat().st_size for file in files) <= 3_000_000
 
 
 @every_page

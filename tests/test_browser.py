@@ -1,0 +1,300 @@
+"""The built book in a real browser, opened from the disk: what a reader sees, hears and moves."""
+
+import io
+import os
+import shutil
+import urllib.parse
+
+import numpy as np
+import pandas as pd
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Error, sync_playwright
+from test_book import BOOK, PAGES
+
+import revlib
+from revlib import quadratic
+from revlib.maps import noisy_quadratic
+
+WIDE, PHONE = {"width": 1400, "height": 900}, {"width": 375, "height": 800}
+
+# The one that the system has; None leaves it to Playwright, which may have downloaded its own.
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
+
+# What is left of a page when everything is taken out that may hold a dollar or a backslash.
+PROSE = """() => {
+    const main = document.querySelector("main").cloneNode(true);
+    main.querySelectorAll("pre, code, script, mjx-container").forEach((part) => part.remove());
+    return main.textContent;
+}"""
+
+# What axe-core would look at for long and to no end: formulas, which are MathJax's, and words of
+# code of which the same box, with the same colours, has one already.
+PRUNE = """() => {
+    const seen = new Set();
+    for (const word of document.querySelectorAll("mjx-container, pre span")) {
+        const kind = `${word.closest("pre")?.parentElement.className} ${word.className}`;
+        if (!word.closest("pre") || seen.has(kind)) word.remove();
+        seen.add(kind);
+    }
+}"""
+
+# The elements that stick out of the window to the right, and out of everything that scrolls.
+STICKING_OUT = """() => {
+    const scrolls = (element) => ["auto", "scroll"].includes(getComputedStyle(element).overflowX);
+    const kept = (element) =>
+        element && !element.matches(".bd-article-container") && (scrolls(element) ||
+        kept(element.parentElement));
+    return [...document.querySelectorAll(".bd-article-container *, footer *")]
+        .filter((element) => element.getBoundingClientRect().right > innerWidth + 1)
+        .filter((element) => !kept(element.parentElement))
+        .map((element) => element.outerHTML.slice(0, 200));
+}"""
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_playwright() as playwright:
+        try:
+            chromium = playwright.chromium.launch(executable_path=CHROMIUM)
+        except Error as error:
+            # In CI there must be a browser: a skipped test would look like a passed one.
+            missing = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
+            missing(
+                "Chromium did not start; install it with `apt-get install chromium`, or where"
+                f" there is no apt-get with `.venv/bin/playwright install chromium`: "
+                f"{error.message.splitlines()[0]}"
+            )
+        yield chromium
+        chromium.close()
+
+
+class Visit:
+    """One page as a reader has it before them, and what it asked for and complained of."""
+
+    def __init__(self, browser, page, **settings):
+        self.page = page
+        options = {"viewport": WIDE, "reduced_motion": "reduce", "offline": True} | settings
+        self.tab = browser.new_context(**options).new_page()
+        self.tab.set_default_timeout(600_000)  # a busy machine is slow, and that is no fault
+        self.requests, self.failed, self.complaints = [], [], []
+        self.tab.on("request", lambda request: self.requests.append(request.url))
+        self.tab.on("requestfailed", lambda request: self.failed.append(request.url))
+        self.tab.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.tab.on("console", self._hear)
+        self.tab.goto(page.as_uri())
+        self.tab.evaluate("async () => { await window.MathJax?.startup.promise; }")
+
+    def _hear(self, message):
+        if message.type in ("error", "warning"):
+            self.complaints.append(message.text)
+
+    def findings(self, **options):
+        """Return what axe-core finds serious or critical."""
+        found = Axe().run(self.tab, options={"resultTypes": ["violations"]} | options).response
+        return [
+            (rule["id"], node["html"][:200])
+            for rule in found["violations"]
+            if rule["impact"] in ("serious", "critical")
+            for node in rule["nodes"]
+        ]
+
+
+# index.html only leads to the first page.
+READ = [page for page in PAGES if page != BOOK / "index.html"]
+
+
+@pytest.fixture(scope="module", params=READ, ids=lambda page: str(page.relative_to(BOOK)))
+def visit(request, browser):
+    """Every page in turn, opened once for all tests below that only look at it."""
+    visit = Visit(browser, request.param)
+    yield visit
+    visit.tab.context.close()
+
+
+def test_the_page_complains_of_nothing(visit):
+    assert not visit.complaints
+    assert not visit.failed
+
+
+def test_the_page_asks_for_nothing_outside_the_book(visit):
+    assert visit.requests
+    for address in visit.requests:
+        assert address.startswith((BOOK.as_uri(), "data:", "blob:")), address
+
+
+def test_all_mathematics_is_rendered(visit):
+    prose = visit.tab.evaluate(PROSE)
+    for sign in ("$", "\\(", "\\[", "\\begin"):
+        assert sign not in prose
+    assert visit.tab.locator("mjx-merror, [data-mml-node='merror']").count() == 0
+    formulas = visit.tab.locator(".math").count()
+    assert visit.tab.locator(".math:has(mjx-container)").count() == formulas
+
+
+def test_every_picture_is_shown_and_described(visit):
+    for image in visit.tab.locator("img").all():
+        assert image.get_attribute("alt")
+        assert image.evaluate("(image) => image.complete && image.naturalWidth > 0")
+    drawings = "article svg:not(mjx-container *, button *, [aria-hidden=true])"
+    for drawing in visit.tab.locator(drawings).all():
+        assert drawing.get_attribute("aria-label")
+
+
+def test_the_page_is_accessible_light_and_dark(visit, browser):
+    pruned = Visit(browser, visit.page)
+    pruned.tab.evaluate(PRUNE)
+    assert pruned.tab.evaluate("document.documentElement.dataset.theme") == "light"
+    light = pruned.findings()
+    pruned.tab.emulate_media(color_scheme="dark")
+    pruned.tab.wait_for_function("document.documentElement.dataset.theme === 'dark'")
+    dark = pruned.findings(runOnly=["color-contrast", "link-in-text-block"])  # all that differs
+    pruned.tab.context.close()
+    assert not light
+    assert not dark
+
+
+def test_the_page_fits_a_phone(visit):
+    visit.tab.set_viewport_size(PHONE)
+    assert visit.tab.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+    assert not visit.tab.evaluate(STICKING_OUT)
+    # What scrolls there must be within a keyboard's reach.
+    found = visit.findings(runOnly=["scrollable-region-focusable"])
+    visit.tab.set_viewport_size(WIDE)
+    assert not found
+
+
+def test_the_search_finds_a_word(browser):
+    visit = Visit(browser, BOOK / "search.html")
+    visit.tab.goto(f"{(BOOK / 'search.html').as_uri()}?q=contraction")
+    visit.tab.locator("#search-results li a").first.click()
+    assert "contraction" in visit.tab.inner_text("article").lower()
+    assert not visit.complaints
+    visit.tab.context.close()
+
+
+class ThreeOrders(Visit):
+    """The page whose paths are computed in the browser."""
+
+    def __init__(self, browser, **settings):
+        super().__init__(browser, BOOK / "three-orders.html", **settings)
+
+    def part(self, name):
+        return self.tab.locator(f"#three-orders-{name}")
+
+    def set(self, **values):
+        for name, value in values.items():
+            self.part(name).fill(str(value))
+
+    def table(self):
+        """Return the paths and their noise, from the link that downloads them."""
+        address = self.part("data").get_attribute("href")
+        text = urllib.parse.unquote(address.removeprefix("data:text/csv,"))
+        return pd.read_csv(io.StringIO(text), index_col="step")
+
+
+@pytest.fixture
+def three_orders(browser):
+    visit = ThreeOrders(browser)
+    yield visit
+    assert not visit.complaints
+    visit.tab.context.close()
+
+
+def orders(size):
+    return [revlib.forward(), revlib.windowed(size), revlib.backward()]
+
+
+@pytest.mark.parametrize(
+    ("h", "sigma", "size"), [(0.2, 1, 10), (1.5, 0.5, 7), (1, 3, 60), (2.2, 1, 1), (0.05, 0, 59)]
+)
+def test_the_paths_are_those_of_the_library(three_orders, h, sigma, size):
+    three_orders.set(h=h, sigma=sigma, size=size)
+    table = three_orders.table()
+    noise = table["noise"].to_numpy()[1:]
+    maps = noisy_quadratic(h, noise)
+    assert len(maps) == 60
+    for name, order in zip(["forward", "windowed", "backward"], orders(size), strict=True):
+        path = [theta for _, theta in revlib.iterates(maps, 1.0, order)]
+        np.testing.assert_allclose(table[name], path, rtol=1e-12, atol=1e-12)
+    assert np.std(noise) == pytest.approx(sigma, rel=0.25)
+
+
+def test_the_picture_shows_the_paths(three_orders):
+    table = three_orders.table()
+    for name in ("forward", "windowed", "backward"):
+        line = three_orders.part("picture").locator(f"polyline.{name}").get_attribute("points")
+        x, y = np.array(line.replace(",", " ").split(), dtype=float).reshape(-1, 2).T
+        for drawn, values in ((x, table.index), (-y, table[name])):  # y points down on a screen
+            slope, shift = np.polyfit(values, drawn, 1)
+            assert slope > 0
+            np.testing.assert_allclose(slope * values + shift, drawn, atol=1e-6)
+
+
+@pytest.mark.parametrize(("step", "size"), [(1, 10), (24, 10), (25, 5), (60, 60), (60, 1)])
+def test_the_boxes_show_which_maps_are_applied(three_orders, step, size):
+    three_orders.set(step=step, size=size)
+    rows = three_orders.part("replays").locator("ol").all()
+    for row, order in zip(rows, orders(size), strict=True):
+        assert row.locator("li").all_inner_texts() == [f"T{i}" for i in order.applied(step)]
+        now = [f"T{i}" for i in range(step, order.anchor(step), -1)]
+        assert row.locator("li.now").all_inner_texts() == now
+        assert row.locator("li.now").count() + row.locator("li.kept").count() == step
+
+
+def test_words_tell_what_the_picture_shows(three_orders):
+    three_orders.set(h=0.5, sigma=2, size=6)
+    table = three_orders.table()
+    summary = three_orders.part("summary").inner_text()
+    assert f"= {np.sqrt(quadratic.stationary_variance(0.5, 2)):#.3g} (the grey band)" in summary
+    assert f"spread of the forward path is {table['forward'][-20:].std(ddof=0):#.3g}" in summary
+    rows = three_orders.part("table").inner_text().replace("−", "-").splitlines()
+    for row, order in zip(rows, orders(6), strict=True):
+        name, spread, end, cost = row.split()
+        assert float(spread) == pytest.approx(table[name][-20:].std(ddof=0), rel=0.005)
+        assert float(end) == pytest.approx(table[name][60], rel=0.005)
+        assert int(cost) == order.cost(range(61))
+
+
+@pytest.mark.parametrize(
+    ("h", "words"), [(1.95, "They contract"), (2, "do not contract"), (2.05, "do not contract")]
+)
+def test_the_condition_of_contraction_is_told(three_orders, h, words):
+    three_orders.set(h=h)
+    assert words in three_orders.part("summary").inner_text()
+    assert three_orders.part("picture").locator(".band").count() == (3 if h < 2 else 0)
+
+
+def test_new_batches_are_other_noises_and_the_same_for_every_reader(three_orders, browser):
+    first = three_orders.table()
+    three_orders.part("noise").click()
+    second = three_orders.table()
+    assert (first["noise"][1:] != second["noise"][1:]).all()
+    again = ThreeOrders(browser)
+    pd.testing.assert_frame_equal(again.table(), first)
+    again.tab.context.close()
+
+
+def test_the_keyboard_suffices(three_orders):
+    before = three_orders.table()
+    three_orders.tab.get_by_label("Learning rate h").focus()
+    three_orders.tab.keyboard.press("ArrowRight")
+    assert three_orders.tab.locator("output[for=three-orders-h]").inner_text() == "0.25"
+    after = three_orders.table()
+    assert (after["noise"][1:] == before["noise"][1:]).all()
+    assert (after["forward"][1:] != before["forward"][1:]).all()
+    for label in ("Standard deviation σ of the noise", "Size w of the window", "Step n to look at"):
+        three_orders.tab.keyboard.press("Tab")
+        assert three_orders.tab.evaluate("document.activeElement.labels[0].innerText") == label
+    three_orders.tab.keyboard.press("Tab")
+    three_orders.tab.keyboard.press("Enter")
+    assert (three_orders.table()["noise"][1:] != before["noise"][1:]).all()
+
+
+def test_without_scripts_the_page_says_so(browser):
+    tab = browser.new_context(java_script_enabled=False).new_page()
+    tab.goto((BOOK / "three-orders.html").as_uri())
+    assert tab.locator("noscript p").first.is_visible()
+    assert not tab.locator("#three-orders").is_visible()
+    tab.context.close()
