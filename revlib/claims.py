@@ -225,18 +225,38 @@ def table(chapter: str | None = None) -> pd.DataFrame:
 
 
 def page() -> Path:
-    """Return the file that the book's front page includes: :func:`front`, written down."""
+    """Return the file that pages of the book include: :func:`front`, written down."""
     return results.root().with_name("verdicts.md")
 
 
+FULL_TABLE = "<!-- claim by claim -->"
+"""The line of :func:`front` between the summary and the table of all claims."""
+
+
 def front() -> str:
-    """Return the table of all claims for the book's front page, in Markdown."""
+    """Return what the book's front page shows of all claims, and the table of all, in Markdown.
+
+    First the counts and a row for each chapter, which names its claims by their verdict; then,
+    after :data:`FULL_TABLE`, a row for each claim.
+    """
     rows = list(_verdicts(None))
     counts = {name: sum(row.verdict == name for row in rows) for name in VERDICTS}
     told = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+    chapters: dict[str, list[Verdict]] = {}
+    for row in rows:
+        chapters.setdefault(row.claim.chapter, []).append(row)
     return "\n".join(
         [
             f"Claims about the experiments: {len(rows)}. Verdicts: {told}.",
+            "",
+            "| chapter | claims by verdict | seeds |",
+            "| --- | --- | --- |",
+            *(
+                f"| {{doc}}`chapters/{chapter}` | {_by_verdict(own)} | {_seeds(own)} |"
+                for chapter, own in chapters.items()
+            ),
+            "",
+            FULL_TABLE,
             "",
             "| claim | place and chapter | verdict | seeds | steps recorded |",
             "| --- | --- | --- | --- | --- |",
@@ -578,6 +598,21 @@ def _verdicts(chapter: str | None) -> Iterator[Verdict]:
 def _named(row: Verdict) -> str:
     few = 0 < row.seeds < ENOUGH_SEEDS and row.verdict != "not yet run"
     return f"**{row.verdict}**" + f" ({stability.counted(row.seeds, 'seed')} only)" * few
+
+
+def _by_verdict(rows: list[Verdict]) -> str:
+    """Return the names of claims, gathered by their verdict."""
+    names = {
+        verdict: [row.claim.id.replace("-", " ") for row in rows if row.verdict == verdict]
+        for verdict in VERDICTS
+    }
+    return "; ".join(f"**{verdict}**: {', '.join(own)}" for verdict, own in names.items() if own)
+
+
+def _seeds(rows: list[Verdict]) -> str:
+    """Return on how many seeds verdicts rest."""
+    fewest, most = (pick(row.seeds for row in rows) for pick in (min, max))
+    return f"{fewest}" if fewest == most else f"{fewest} to {most}"
 
 
 def _recorded(row: Verdict) -> str:

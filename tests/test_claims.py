@@ -502,6 +502,8 @@ def test_front_and_chapter_tell_the_same(project, store):
     assert list(table["seeds"]) == [3, 3]
     front, chapter = claims.front().splitlines(), claims.of_chapter("none").splitlines()
     assert front[0] == ("Claims about the experiments: 2. Verdicts: 1 reproduced, 1 not yet run.")
+    summary = front[: front.index(claims.FULL_TABLE)]
+    assert "| {doc}`chapters/none` | **reproduced**: a; **not yet run**: b | 3 |" in summary
     where = "{doc}`Section 0 <chapters/none>`"
     assert f"| It is calmer. | {where} | **reproduced** | 3 | 4 of 33 |" in front
     assert {line for line in front if line.startswith("- ")} == {
