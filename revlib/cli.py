@@ -240,7 +240,8 @@ def _claims(options: argparse.Namespace) -> int:
         print(page)
     else:
         for row in claims.table().itertuples():
-            print(f"{row.id}: {row.verdict} on {row.seeds} seeds. {row.evidence}")
+            seeds = f"{row.seeds} seed{'s' * (row.seeds != 1)}"
+            print(f"{row.id}: {row.verdict} on {seeds}. {row.evidence}")
     return 0
 
 

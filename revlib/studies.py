@@ -185,8 +185,7 @@ def run(
     """
     study = get(name)
     size, identity = study.preset(preset), _identity(study, preset, data=True)
-    store = _store(study, preset)
-    with store.writing(identity, (), max(size.steps), workers) as writer:
+    with _store(study, preset).writing(identity, (), max(size.steps), workers) as writer:
         table = writer.file.table()
         have = set(zip(table["seed"], table["order"], strict=True))
         wanted = itertools.product(size.seeds if seeds is None else seeds, size.cases)
@@ -194,7 +193,7 @@ def run(
             study, size, [key for key in wanted if key not in have], workers, progress
         ):
             writer.add(rows)
-    return store.table(identity)
+    return stored(name, preset)
 
 
 def compute(name: str, preset: str = "ci") -> pd.DataFrame:
