@@ -19,11 +19,12 @@ from __future__ import annotations
 import copy
 import functools
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import scipy.integrate
 import torch
 from torch import Tensor, nn
@@ -43,8 +44,12 @@ __all__ = [
     "compute",
     "covariance_trace",
     "descend",
+    "distances",
+    "ends",
     "flow",
+    "levels",
     "modified",
+    "order_noise",
     "partitions",
     "standardised",
     "step",
@@ -59,6 +64,20 @@ def descend(fields: Iterable[VectorField], theta: Tensor, rate: float) -> Tensor
     for one in maps(fields, rate):
         theta = one(theta)
     return theta
+
+
+def ends(sequences: Iterable[Iterable[VectorField]], theta: Tensor, rate: float) -> Tensor:
+    """Return where each of several sequences of steps leads to, one in a row: shape (M, P).
+
+    With all orders of the fields, the mean of the rows is the order average
+    (`revlib.regularizers.order_average`).
+    """
+    return torch.stack([descend(fields, theta, rate) for fields in sequences])
+
+
+def order_noise(ends: Tensor) -> float:
+    """Return the root mean square distance of ends, shape (M, P), from their mean."""
+    return covariance_trace(ends).sqrt().item()
 
 
 def modified(fields: Sequence[VectorField], weight: float) -> VectorField:
@@ -398,3 +417,70 @@ STUDIES = (
     ),
 )
 """The experiment as a study (:mod:`revlib.studies`); a step of it is an epoch."""
+
+
+def levels(table: pd.DataFrame, quantity: str, trainings: Iterable[Training]) -> pd.DataFrame:
+    """Return a quantity at the end of some trainings: ``mean`` and ``spread`` over the seeds.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        As :func:`revlib.studies.shown` has it.
+    quantity : str
+        A column of it.
+    trainings : iterable of Training
+        The rows of the result, in this order; the index holds their names. One that was lost on
+        a seed has no mean.
+    """
+    values = _ends(table, quantity)[[each.name for each in trainings]]
+    return pd.DataFrame({"mean": values.mean(skipna=False), "spread": values.std(skipna=False)})
+
+
+def distances(
+    table: pd.DataFrame,
+    quantity: str,
+    trainings: Sequence[Training],
+    same: Callable[[Training], float],
+) -> pd.Series:
+    """Return how far trainings that agree in something end from each other, seed by seed.
+
+    Parameters
+    ----------
+    table, quantity
+        As for `levels`.
+    trainings : sequence of Training
+        All pairs of them that agree are compared.
+    same : callable
+        In what they agree: ``lambda training: training.rate`` in the learning rate, for example.
+
+    Returns
+    -------
+    pandas.Series
+        For each seed the mean of the absolute differences at the end over the pairs; not a number
+        where one of the trainings was lost.
+
+    Raises
+    ------
+    ValueError
+        If no two of the trainings agree.
+    """
+    values = _ends(table, quantity)
+    pairs = [
+        (one.name, other.name)
+        for one, other in itertools.combinations(trainings, 2)
+        if np.isclose(same(one), same(other), rtol=1e-9)
+    ]
+    if not pairs:
+        raise ValueError("No two of these trainings agree in that, so nothing can be compared.")
+    apart = pd.concat([(values[a] - values[b]).abs() for a, b in pairs], axis=1)
+    return apart.mean(axis=1, skipna=False)
+
+
+def _ends(table: pd.DataFrame, quantity: str) -> pd.DataFrame:
+    """Return a quantity at the last step: a row a seed, a column a training.
+
+    It is not a number where the training was lost: the accuracy of such a network still is one.
+    """
+    last = table[table["step"] == table["step"].max()]
+    last = last.assign(**{quantity: last[quantity].where(np.isfinite(last["train_loss"]))})
+    return last.pivot(index="seed", columns="order", values=quantity)
