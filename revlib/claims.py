@@ -525,12 +525,8 @@ def _count(cases: pd.DataFrame) -> str:
     seeds = cases["seed"].nunique()
     return (
         f"{cases['holds'].sum()} of {len(cases)} cases "
-        f"({_plural(seeds, 'seed')}, {_plural(len(cases) // seeds, 'window')})"
+        f"({stability.counted(seeds, 'seed')}, {stability.counted(len(cases) // seeds, 'window')})"
     )
-
-
-def _plural(count: int, what: str) -> str:
-    return f"{count} {what}{'s' * (count != 1)}"
 
 
 # Which data there are
@@ -607,7 +603,7 @@ def _verdicts(chapter: str | None) -> Iterator[Verdict]:
 
 def _named(row: Verdict) -> str:
     few = 0 < row.seeds < ENOUGH_SEEDS and row.verdict != "not yet run"
-    return f"**{row.verdict}**" + f" ({_plural(row.seeds, 'seed')} only)" * few
+    return f"**{row.verdict}**" + f" ({stability.counted(row.seeds, 'seed')} only)" * few
 
 
 def _recorded(row: Verdict) -> str:

@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from revlib import datasets, provenance, results, sweep
+from revlib import datasets, provenance, results, stability, sweep
 from revlib.results import Identity, ResultFile, Store
 
 TOLERANCE = 1e-3
@@ -247,9 +247,9 @@ def shown(name: str, preset: str = "ci") -> Shown:
             return dataclasses.replace(small, note=note)
         last = source(name, preset).runs[-1]
         note = f"stored results, last added to on {last['date'][:10]}, {last['machine']}"
-    seeds = table["seed"].nunique()
+    seeds = stability.counted(table["seed"].nunique(), "seed")
     return Shown(
-        preset, size, table, f"Preset {preset}: {note}; {seeds} seeds, {max(size.steps):,} steps."
+        preset, size, table, f"Preset {preset}: {note}; {seeds}, {max(size.steps):,} steps."
     )
 
 

@@ -97,7 +97,7 @@ def test_only_whole_seeds_are_shown(known):
     assert shown.preset == "paper"
     assert set(shown.table["seed"]) == {0}
     assert "stored results" in shown.note
-    assert "1 seeds" in shown.note
+    assert "1 seed," in shown.note
 
 
 def test_where_nothing_is_stored_the_small_size_stands_in_and_says_so(known):
