@@ -358,16 +358,13 @@ WEIGHTS = tuple(Training(SMALL_RATE, weight) for weight in (0.04, 0.08, 0.16, 0.
 """The explicit regulariser at a small learning rate, with growing coefficients."""
 
 BATCH_SIZES = (
-    *(Training(rate, batch_size=8) for rate in (0.0025, 0.005, 0.01, 0.02)),
-    *(Training(rate, batch_size=128) for rate in (0.04, 0.08, 0.16)),
+    *(Training(rate, batch_size=8) for rate in (0.005, 0.02)),
+    *(Training(rate, batch_size=128) for rate in (0.04, 0.16)),
 )
-"""Smaller and larger batches, at ratios ε/B that `RATES` have too."""
+"""Smaller and larger batches, at rates and ratios ε/B that `RATES` have too."""
 
-UPDATES = (
-    *(Training(rate, updates=2) for rate in (0.02, 0.04, 0.08)),
-    *(Training(rate, updates=4) for rate in (0.01, 0.02, 0.04)),
-)
-"""Several updates on each batch, at bare rates α and effective rates nα that `RATES` have too."""
+UPDATES = tuple(Training(rate, updates=4) for rate in (0.01, 0.04))
+"""Four updates on each batch, at bare rates α and effective rates 4α that `RATES` have too."""
 
 TRAININGS = {each.name: each for each in (*RATES, *WEIGHTS, *BATCH_SIZES, *UPDATES)}
 """All trainings by name."""
