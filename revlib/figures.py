@@ -33,6 +33,7 @@ __all__ = [
     "quadrants",
     "ratios",
     "scaling",
+    "sweeps",
     "theme",
     "variants",
     "weights",
@@ -775,6 +776,46 @@ def variants(table: pd.DataFrame, xlabel: str) -> Figure:
     _around_one(axes.flat[-1], table["ratio"])
     if len(quantities) > 1:
         _legend(figure, _handles(axes.flat))
+    return figure
+
+
+def sweeps(
+    panels: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]]], ylabel: str
+) -> Figure:
+    """Draw how a quantity depends on parameters that were swept, two panels to a row.
+
+    Parameters
+    ----------
+    panels : mapping from str to a mapping from str to a tuple of numpy.ndarray
+        For each panel, under the label of its x axis, its lines: the parameter (positive, on a
+        logarithmic axis), and mean and standard deviation of the quantity, drawn as an error bar.
+        A line that stands in several panels looks the same in all of them.
+    ylabel : str
+        What the quantity is.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    rows = -(-len(panels) // 2)
+    figure, axes = plt.subplots(
+        rows, 2, figsize=(1.2 * _WIDTH, 0.9 + 2.5 * rows), sharey=True, squeeze=False
+    )
+    names = dict.fromkeys(name for lines in panels.values() for name in lines)
+    looks = {name: (f"C{i}", "os^Dv"[i % 5]) for i, name in enumerate(names)}
+    for ax in axes.flat[len(panels) :]:
+        ax.remove()
+    for ax, (xlabel, lines) in zip(axes.flat, panels.items(), strict=False):
+        for name, (x, mean, spread) in lines.items():
+            color, marker = looks[name]
+            ax.errorbar(
+                x, mean, spread, color=color, marker=marker, markersize=5, capsize=2, label=name
+            )
+        _logarithmic(ax.xaxis)
+        ax.set_xlabel(xlabel)
+    for ax in axes[:, 0]:
+        ax.set_ylabel(ylabel)
+    _legend(figure, _handles(figure.axes))
     return figure
 
 

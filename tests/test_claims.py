@@ -256,6 +256,35 @@ def test_lower_in_turn(store, ends, verdict, count):
     assert "Change at step 32" in found.evidence
 
 
+@pytest.mark.parametrize(
+    ("ends", "verdict", "count"),  # of the first, the near and the far order, on each seed
+    [
+        ([(1, 2, 4), (1, 0, -2), (1, 1, 0)], "reproduced", "3 of 3"),
+        ([(1, 2, 4), (1, 0, -2)], "partly", "2 of 2"),
+        ([(1, 2, 4), (1, 4, 0), (1, 1, 0)], "partly", "2 of 3"),
+        ([(1, 4, 2), (1, 2, 4)], "not reproduced", "1 of 2"),
+        ([(1, 2, 0)] * 3, "not reproduced", "0 of 3"),  # both equally far
+        ([(1, 2, np.nan)] * 3, "reproduced", "3 of 3"),
+        ([(1, np.nan, 2)] * 3, "not reproduced", "0 of 3"),
+        ([(np.nan, 1, 2)] * 3, "not reproduced", "0 of 3"),
+    ],
+)
+def test_nearer(store, ends, verdict, count):
+    names = (FORWARD, RESET, BACKWARD)
+    store(
+        test_loss={
+            (seed, name): (0, 0, 0, end)
+            for seed, of_seed in enumerate(ends)
+            for name, end in zip(names, of_seed, strict=True)
+        }
+    )
+    found = judge(claim(criterion="nearer", orders=names, windows=((24, 32),)))
+    assert (found.verdict, found.seeds) == (verdict, len(ends))
+    assert f"below 1 in {count} cases" in found.evidence
+    assert f"Distance of {RESET} from {FORWARD} divided by that of {BACKWARD}" in found.evidence
+    assert set(found.per_seed["last"]) == {32}
+
+
 @dataclasses.dataclass(frozen=True)
 class Nothing:
     """The parameters of a study that depends on none."""
