@@ -30,6 +30,7 @@ __all__ = [
     "covariance",
     "effective_rate",
     "ema",
+    "expected_losses",
     "exponential",
     "forward_path",
     "points",
@@ -179,6 +180,45 @@ def printed_covariance(weights: ArrayLike, rate: float, omega: ArrayLike) -> np.
 def effective_rate(rate: float, curvature: ArrayLike, spacing: ArrayLike) -> np.ndarray:
     """Return ``λ (1 + (1 - λκ)^spacing) / 2``: two points as a rate (equation 20)."""
     return rate * (1 + (1 - rate * np.asarray(curvature)) ** np.asarray(spacing)) / 2
+
+
+def expected_losses(
+    rate: float, curvatures: ArrayLike, start: ArrayLike, steps: int, decay: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the expected loss along SGD on ``sum_i κ_i u_i²/2``, and that of its EMA, exactly.
+
+    ``u -> (1 - λκ) u + λ xi`` with white noise of variance 1, and ``e -> (1 - decay) e + decay u``
+    begun with ``e = u``: the second moments of (u, e) follow a linear recursion (Section 5.1).
+
+    Parameters
+    ----------
+    rate : float
+        Learning rate λ.
+    curvatures, start : array_like
+        κ and the start point, shape (d,).
+    steps : int
+        How many steps.
+    decay : float
+        Weight of the newest iterate in the average.
+
+    Returns
+    -------
+    plain, averaged : numpy.ndarray
+        Shape (steps + 1, d): what each direction adds to the loss.
+    """
+    curvatures, start = np.asarray(curvatures, float), np.asarray(start, float)
+    move = np.zeros((len(curvatures), 2, 2))
+    move[:, 0, 0] = 1 - rate * curvatures
+    move[:, 1, 0] = decay * (1 - rate * curvatures)
+    move[:, 1, 1] = 1 - decay
+    noise = rate**2 * np.outer([1, decay], [1, decay])
+    moments = start[:, None, None] ** 2 * np.ones((2, 2))
+    found = [moments]
+    for _ in range(steps):
+        moments = move @ moments @ move.swapaxes(1, 2) + noise
+        found.append(moments)
+    losses = np.array(found)[:, :, [0, 1], [0, 1]] * curvatures[:, None] / 2
+    return losses[..., 0], losses[..., 1]
 
 
 # The random quadratic losses of Lemma 1.

@@ -39,6 +39,7 @@ QUANTITIES = {
 """What can be measured of an iterate, in words."""
 
 ENOUGH_SEEDS = 3
+SETTLED = 0.1  # the part of an early fall that a settled path may still move
 SIGN_TEST_SEEDS = 5  # with fewer, even if all agree, a coin toss is not ruled out at 5 %
 
 
@@ -408,6 +409,43 @@ def _lower_in_turn(claim: Claim, quantity: str, paths: pd.DataFrame) -> _Reading
     )
 
 
+def _nearer(claim: Claim, quantity: str, paths: pd.DataFrame) -> _Reading:
+    first_order, second_order, third_order = claim.orders
+    cases = []
+    for first, last in claim.windows:
+        step = paths.loc[paths["step"].between(first, last), "step"].max()
+        at = paths[paths["step"] == step].pivot(index="seed", columns="order", values=quantity)
+        gap = (at[second_order] - at[third_order]).abs()
+        from_the_first = (at[second_order] - at[first_order]).abs()
+        cases.append(_cases(step, step, gap / from_the_first, gap < from_the_first))
+    found = pd.concat(cases, ignore_index=True)
+    return _Reading(
+        _share(found),
+        f"Distance of {second_order} from {third_order} divided by that from {first_order}: "
+        f"median {found['value'].median():.2g}; below 1 in {_count(found)}.",
+        found,
+    )
+
+
+def _settles(claim: Claim, quantity: str, paths: pd.DataFrame) -> _Reading:
+    (order,) = claim.orders
+    changes = []
+    for first, last in (claim.windows[0], claim.windows[-1]):
+        inside = paths[paths["step"].between(first, last)].sort_values("step")
+        path = inside.groupby("seed")[quantity]
+        changes.append(path.last() - path.first())
+    early, late = changes
+    share = late.abs() / early.abs()
+    found = _cases(*claim.windows[-1], share, (early < 0) & (share < SETTLED))
+    return _Reading(
+        _share(found),
+        f"Change of {order} over steps {claim.windows[-1][0]} to {claim.windows[-1][1]} divided by "
+        f"its change over steps {claim.windows[0][0]} to {claim.windows[0][1]}: median "
+        f"{share.median():.2g}; a fall, and below {SETTLED:g}, in {_count(found)}.",
+        found,
+    )
+
+
 class Criterion(NamedTuple):
     """How a claim is judged.
 
@@ -465,6 +503,20 @@ CRITERIA = {
         "neighbours. *Partly*: for some. A path that has diverged is not the lower one.",
         None,
         _lower_in_turn,
+    ),
+    "nearer": Criterion(
+        "On each seed, at the last step of each window, the second path has a value nearer to that "
+        "of the third than to that of the first. *Reproduced*: in all cases, on at least three "
+        "seeds. *Partly*: in more than half.",
+        3,
+        _nearer,
+    ),
+    "settles": Criterion(
+        "On each seed the path falls over the first window, and from the first to the last step of "
+        f"the last window it changes by less than {SETTLED:.0%} of that. *Reproduced*: on all "
+        "seeds, at least three. *Partly*: on more than half.",
+        1,
+        _settles,
     ),
 }
 """The criteria by name."""

@@ -27,14 +27,17 @@ from revlib.sweep import walk
 from revlib.tasks import Setting, Task, build
 
 __all__ = [
+    "CHEAP",
     "STUDIES",
     "Parameters",
     "Training",
     "affordable",
-    "best",
     "compute",
     "costs",
+    "per_seed",
+    "rivals",
     "sentences",
+    "shown",
     "summary",
     "trainings",
     "window",
@@ -278,8 +281,8 @@ def affordable(steps: int) -> int:
     return (math.isqrt(8 * steps + 1) - 1) // 2
 
 
-def summary(table: pd.DataFrame, parameters: Parameters) -> pd.DataFrame:
-    """Return for each training where it ends, how much it moves there, and what that costs.
+def per_seed(table: pd.DataFrame, parameters: Parameters) -> pd.DataFrame:
+    """Return where each training of each seed ends, how much it moves there, and what that costs.
 
     Parameters
     ----------
@@ -291,29 +294,52 @@ def summary(table: pd.DataFrame, parameters: Parameters) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        One row for each training, by name: ``loss`` and ``loss_spread`` (last test loss, mean and
-        standard deviation over the seeds), ``change`` and ``change_spread`` (the same of its paired
-        difference to the forward training), ``moves`` (standard deviation of the test loss over
-        the last recorded steps, geometric mean over the seeds), ``calmer``, ``low`` and ``high``
-        (forward divided by it, with the 95 % interval; infinite where it does not move), and the
-        columns of `costs`. Of a training that was lost on a seed the loss is infinite.
+        One row for each training and seed: ``training``, ``seed``, ``loss`` (the last test loss,
+        infinite where the training was lost), ``moves`` (the standard deviation of the test loss
+        over the last recorded steps), and the columns of `costs`.
     """
     first, last = window(parameters)
-    ends = table[table["step"] == last].pivot(index="seed", columns="order", values="test_loss")
-    ends = ends.where(np.isfinite(ends), np.inf)
-    moves = stability.fluctuation(table, "test_loss", first, last)
-    moves = moves.pivot(index="seed", columns="order", values="spread")
+    found = stability.fluctuation(table, "test_loss", first, last)
+    keys = ["seed", "order"]
+    ends = table[table["step"] == last].set_index(keys)["test_loss"]
+    found = found.join(ends.where(np.isfinite(ends), np.inf).rename("loss"), on=keys)
+    found = found.rename(columns={"order": "training", "spread": "moves"})
+    found = found[["training", "seed", "loss", "moves"]].join(costs(parameters), on="training")
+    places = {each.name: place for place, each in enumerate(trainings(parameters))}
+    return found.sort_values("training", key=lambda names: names.map(places), kind="stable")
+
+
+def summary(table: pd.DataFrame, parameters: Parameters) -> pd.DataFrame:
+    """Return what `per_seed` does over all seeds, beside the forward training.
+
+    Parameters
+    ----------
+    table, parameters
+        As for `per_seed`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row for each training, by name: ``loss`` and ``loss_spread`` (mean and standard
+        deviation over the seeds), ``change`` and ``change_spread`` (the same of the paired
+        differences to the forward training), ``moves`` (geometric mean), ``calmer``, ``low`` and
+        ``high`` (how many times less it moves than the forward training, with the 95 % interval),
+        and the columns of `costs`. Infinite is the loss of a training that was lost on a seed; not
+        a number is what cannot be told of it.
+    """
+    seeds = per_seed(table, parameters).pivot(index="seed", columns="training")
     rows = {}
     for name in (each.name for each in trainings(parameters)):
+        loss, moves = seeds["loss"][name], seeds["moves"][name]
         with np.errstate(divide="ignore", invalid="ignore"):  # what does not move or was lost
-            ratio = stability.geometric_mean(moves["forward"] / moves[name])
-            change = ends[name] - ends["forward"]
+            ratio = stability.geometric_mean(seeds["moves"]["forward"] / moves)
+            change = loss - seeds["loss"]["forward"]
             rows[name] = {
-                "loss": ends[name].mean(),
-                "loss_spread": ends[name].std(),
+                "loss": loss.mean(),
+                "loss_spread": loss.std(),
                 "change": change.mean(),
                 "change_spread": change.std(),
-                "moves": float(np.exp(np.log(moves[name]).mean(skipna=False))),
+                "moves": float(np.exp(np.log(moves).mean(skipna=False))),
                 **dict(zip(("calmer", "low", "high"), ratio, strict=True)),
             }
     return pd.DataFrame.from_dict(rows, orient="index").join(costs(parameters))
@@ -332,13 +358,13 @@ def shown(preset: str) -> dict[str, Shown]:
     return shown("ci") if len({each.preset for each in found.values()}) > 1 else found
 
 
-def best(found: pd.DataFrame, cost: float = 1.0) -> pd.DataFrame:
-    """Return the trainings of a `summary` that cost no more than some forward runs, calmest first.
+CHEAP = ("linear decay", "cosine decay", "EMA", "SWA", "two points")
+"""The remedies that cost one forward run and take batches of the same size."""
 
-    Only those count that were not lost, and whose last steps can be had at that cost.
-    """
-    cheap = found[(found["last"] <= cost * (1 + 1e-9)) & np.isfinite(found["loss"])]
-    return cheap.sort_values("moves")
+
+def rivals(found: pd.DataFrame) -> list[str]:
+    """Return which of the cheap remedies of a `summary` move less than the backward order."""
+    return [name for name in CHEAP if found.loc[name, "moves"] < found.loc["backward", "moves"]]
 
 
 def sentences() -> list[str]:
@@ -350,7 +376,7 @@ def sentences() -> list[str]:
     if any(each.preset != "paper" for each in found.values()):
         return []
     tables = {name: summary(each.table, each.size.parameters) for name, each in found.items()}
-    wins = {name: _rivals(table) for name, table in tables.items()}
+    wins = {name: rivals(table) for name, table in tables.items()}
     mlp = tables["figure-7"]
     back, decay = mlp.loc["backward"], mlp.loc["linear decay"]
     longer = mlp.loc["longer, linear decay"]
@@ -373,15 +399,6 @@ def sentences() -> list[str]:
         f"{words(decay['high'])}); spent on longer training with decay, what these last backward "
         f"steps cost brings the test loss from {back['loss']:.2f} to {longer['loss']:.2f}.",
     ]
-
-
-CHEAP = ("linear decay", "cosine decay", "EMA", "SWA", "two points")
-"""The remedies that cost one forward run and no larger batches."""
-
-
-def _rivals(table: pd.DataFrame) -> list[str]:
-    """Return which of the cheap remedies move less than the backward order."""
-    return [name for name in CHEAP if table.loc[name, "moves"] < table.loc["backward", "moves"]]
 
 
 # The studies.

@@ -123,16 +123,17 @@ def single_step(parameters: Parameters, seed: int, case: str) -> Iterator[dict[s
     Yields
     ------
     dict
-        ``step``, the size of the step in tenths of the learning rate, and ``loss``, the mean over
-        the batches.
+        ``step``, the size of the step in tenths of the learning rate, ``loss``, the mean over the
+        batches, and ``change``, by which part of itself it has changed.
     """
     task = _started(parameters, seed)
     batches = _batches(task, parameters, case)
     direction = _gradient(task, task.model, task.batch(parameters.start + 1))
+    before = _losses(task, _vector(task.model), batches).mean()
     for size in parameters.recorded:
         rate = size / 10 * parameters.setting.learning_rate
-        theta = _vector(task.model) - rate * direction
-        yield {"step": size, "loss": _losses(task, theta, batches).mean()}
+        loss = _losses(task, _vector(task.model) - rate * direction, batches).mean()
+        yield {"step": size, "loss": loss, "change": loss / before - 1}
 
 
 def side_trips(parameters: Parameters, seed: int, case: str) -> Iterator[dict[str, Any]]:
@@ -382,7 +383,7 @@ STUDIES = (
         ("held-out batches", "training batch"),
         dict.fromkeys(("paper", "ci"), (0, 1, 2, 5, 10, 20, 50, 100, 200)),
         {"paper": 1, "ci": 1},
-        _LOSS,
+        _LOSS | {"change": "part of itself by which the loss has changed"},
     ),
     _study(
         "side-trips",
@@ -422,9 +423,7 @@ STUDIES = (
         ("constant rate", *(name for pair in AVERAGES.items() for name in pair)),
         {"paper": (0, 10, 100, 500), "ci": (0, 5, 50)},
         {"paper": 500, "ci": 50},
-        {
-            "distance": "distance of a schedule's end from the average, in distances of the plain end"
-        },
+        {"distance": "distance of a schedule's end from the average; that of the plain end is 1"},
     ),
 )
 """The observations as studies (:mod:`revlib.studies`)."""

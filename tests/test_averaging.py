@@ -159,6 +159,28 @@ def test_two_points_far_apart_are_worth_half_the_rate():
         assert share.item() == pytest.approx(averaging.effective_rate(0.1, 2.0, spacing) / 0.1)
 
 
+def test_expected_losses_are_means_over_simulated_runs():
+    rate, decay, curvatures = 0.3, 0.2, np.array([1.0, 0.1])
+    generator = np.random.default_rng(2)
+    plain, averaged = averaging.expected_losses(rate, curvatures, [2.0, 3.0], 30, decay)
+    theta = average = np.tile([2.0, 3.0], (40_000, 1))
+    for step in range(31):
+        for found, exact in ((theta, plain), (average, averaged)):
+            losses = curvatures * found**2 / 2
+            error = losses.std(axis=0) / 200
+            assert (np.abs(losses.mean(axis=0) - exact[step]) <= 5 * error + 1e-12).all()
+        theta = theta * (1 - rate * curvatures) + rate * generator.normal(size=theta.shape)
+        average = (1 - decay) * average + decay * theta
+
+
+def test_expected_losses_end_in_the_stationary_covariance():
+    rate, decay, curvatures = 0.3, 0.2, np.array([1.0, 0.1])
+    found = averaging.expected_losses(rate, curvatures, [2.0, 3.0], 600, decay)
+    for losses, weights in zip(found, ([1.0], averaging.exponential(decay, 300)), strict=True):
+        spread = averaging.covariance(weights, rate, np.diag(curvatures), np.eye(2))
+        np.testing.assert_allclose(losses[-1], curvatures * np.diag(spread) / 2, rtol=1e-8)
+
+
 # Lemma 1.
 
 

@@ -366,7 +366,7 @@ def test_windows_are_the_bursts_where_none_are_given(project, monkeypatch):
     [
         (
             {"experiment": "none"},
-            "The claim 'a' has the unknown experiment 'none'. Valid are: figure-1.*tiny",
+            "The claim 'a' has the unknown experiment 'none'. Valid are: .*figure-1.*tiny",
         ),
         (
             {"quantity": "speed"},
@@ -491,3 +491,53 @@ def test_the_front_page_shows_what_the_stored_results_say(book):
     assert claims.page().read_text(encoding="utf-8") == claims.front(), (
         "run `revlib claims --write`"
     )
+
+
+# Criteria about studies
+
+
+def three(first, second, third):
+    """The paths of three orders: the same value at each of STEPS, for each of some seeds."""
+    values = {FORWARD: first, BACKWARD: second, RESET: third}
+    return {
+        (seed, order): (value,) * len(STEPS)
+        for order, of_seeds in values.items()
+        for seed, value in enumerate(of_seeds)
+    }
+
+
+@pytest.mark.parametrize(
+    ("second", "third", "verdict", "told"),
+    [
+        ((3, 3, 3), (4, 2, 3), "reproduced", "median 0.5; below 1 in 3 of 3"),
+        ((3, 3), (4, 2), "partly", "2 of 2"),
+        ((1, 3, 3), (4, 2, 2), "partly", "2 of 3"),
+        ((1, 1, 3), (4, 4, 2), "not reproduced", "1 of 3"),
+        ((3, 3, np.nan), (4, 2, 2), "partly", "2 of 3"),
+    ],
+)
+def test_nearer(store, second, third, verdict, told):
+    store(test_loss=three((0,) * len(second), second, third))
+    orders = (FORWARD, BACKWARD, RESET)
+    found = judge(claim(criterion="nearer", orders=orders, windows=((24, 32),)))
+    assert found.verdict == verdict
+    assert told in found.evidence
+    assert found.evidence.startswith(f"Distance of {BACKWARD} from {RESET} divided by that from")
+
+
+@pytest.mark.parametrize(
+    ("ends", "verdict", "told"),
+    [
+        ([(9, 1, 1, 0.5), (9, 1, 1, 1.5), (9, 1, 1, 1)], "reproduced", "median 0.062"),
+        ([(9, 1, 1, 0.5), (9, 1, 1, 1.5)], "partly", "in 2 of 2"),
+        ([(9, 1, 1, 0.5), (9, 1, 1, 1.5), (9, 1, 1, 0)], "partly", "in 2 of 3"),
+        ([(1, 9, 9, 9)] * 3, "not reproduced", "in 0 of 3"),  # it has risen
+        ([(9, 1, 1, np.inf)] * 3, "not reproduced", "in 0 of 3"),
+    ],
+)
+def test_settles(store, ends, verdict, told):
+    store(test_loss={(seed, FORWARD): path for seed, path in enumerate(ends)})
+    windows = ((8, 16), (24, 32))
+    found = judge(claim(criterion="settles", orders=(FORWARD,), windows=windows))
+    assert found.verdict == verdict
+    assert told in found.evidence
