@@ -809,7 +809,7 @@ def costs(table: pd.DataFrame, quantities: Mapping[str, str]) -> Figure:
         squeeze=False,
     )
     _, _, *palette = sns.color_palette("colorblind")  # without those of forward and backward
-    marks = "^vDP*X<>hd"
+    marks = "^vDPpX<>hd"
     for place, (name, own) in enumerate(table.groupby("training", sort=False)):
         style = _STYLES.get(name) or {"color": palette[place % 8], "marker": marks[place % 10]}
         color, marker = style["color"], style["marker"]

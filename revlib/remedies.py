@@ -324,8 +324,8 @@ def summary(table: pd.DataFrame, parameters: Parameters) -> pd.DataFrame:
         deviation over the seeds), ``change`` and ``change_spread`` (the same of the paired
         differences to the forward training), ``moves`` (geometric mean), ``calmer``, ``low`` and
         ``high`` (how many times less it moves than the forward training, with the 95 % interval),
-        and the columns of `costs`. Infinite is the loss of a training that was lost on a seed; not
-        a number is what cannot be told of it.
+        ``seeds`` (their number), and the columns of `costs`. Infinite is the loss of a training
+        that was lost on a seed; not a number is what cannot be told of it.
     """
     seeds = per_seed(table, parameters).pivot(index="seed", columns="training")
     rows = {}
@@ -341,6 +341,7 @@ def summary(table: pd.DataFrame, parameters: Parameters) -> pd.DataFrame:
                 "change_spread": change.std(),
                 "moves": float(np.exp(np.log(moves).mean(skipna=False))),
                 **dict(zip(("calmer", "low", "high"), ratio, strict=True)),
+                "seeds": len(seeds),
             }
     return pd.DataFrame.from_dict(rows, orient="index").join(costs(parameters))
 

@@ -372,7 +372,7 @@ def _study(
 
 
 _LOSS = {"loss": "loss on the batch that is trained on, or on held-out batches"}
-_LONG = {"paper": (0, 1, *range(50, 1501, 50)), "ci": (0, 1, *range(10, 101, 10))}
+_LONG = {"paper": (0, 1, *range(50, 751, 50)), "ci": (0, 1, *range(10, 101, 10))}
 
 STUDIES = (
     _study(
@@ -412,7 +412,7 @@ STUDIES = (
         distances,
         ("the other path's end", "the other path", "the start"),
         _LONG,
-        {"paper": 1500, "ci": 100},
+        {"paper": 750, "ci": 100},
         {"distance": "distance in parameter space"},
     ),
     _study(

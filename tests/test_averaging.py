@@ -282,3 +282,10 @@ def test_averages_of_models_are_those_of_their_weights(task):
     for step in (9, 12):
         expected = averaging.points(2, 5) @ iterates[step : step - 6 : -1]
         np.testing.assert_allclose(found[step], expected, atol=1e-13)
+
+
+def test_a_change_is_the_difference_of_two_averages():
+    path, weights = np.random.default_rng(3).normal(size=9), averaging.points(3, 2)
+    before, after = (weights @ path[t : t - 5 : -1] for t in (7, 8))
+    assert averaging.change(weights) @ path[8:2:-1] == pytest.approx(after - before)
+    assert averaging.change(weights).sum() == pytest.approx(0)
