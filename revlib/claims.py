@@ -431,9 +431,9 @@ def _settles(claim: Claim, quantity: str, paths: pd.DataFrame) -> _Reading:
     (order,) = claim.orders
     changes = []
     for first, last in (claim.windows[0], claim.windows[-1]):
-        inside = paths[paths["step"].between(first, last)].sort_values("step")
-        path = inside.groupby("seed")[quantity]
-        changes.append(path.last() - path.first())
+        inside = paths[paths["step"].between(first, last)].set_index("seed")
+        ends = [inside["step"] == step for step in (inside["step"].max(), inside["step"].min())]
+        changes.append(inside.loc[ends[0], quantity] - inside.loc[ends[1], quantity])
     early, late = changes
     share = late.abs() / early.abs()
     found = _cases(*claim.windows[-1], share, (early < 0) & (share < SETTLED))
