@@ -299,13 +299,17 @@ def _calmer(claim: Claim, quantity: str, paths: pd.DataFrame) -> _Reading:
         cases.append(_cases(first, last, ratio, ratio > 1))
         means.append(stability.compare(paths, quantity, first, last, orders=claim.orders))
     found = pd.concat(cases, ignore_index=True)
-    sure = [mean.low > 1 for mean in means]
+    # Where the second path never moves there is no finite ratio, and nothing is calmer.
+    sure = [
+        mean.low > 1 or (mean.ratios.empty and case["holds"].all())
+        for mean, case in zip(means, cases, strict=True)
+    ]
     if found["holds"].all() and all(sure) and found["seed"].nunique() >= ENOUGH_SEEDS:
         verdict = "reproduced"
     else:
         verdict = "partly" if found["holds"].all() or any(sure) else "not reproduced"
     windows = [
-        f"{stability.rounded(mean.ratio)}"
+        (stability.rounded(mean.ratio) if len(mean.ratios) else "not finite")
         + (
             f" ({stability.rounded(mean.low)} to {stability.rounded(mean.high)})"
             if np.isfinite(mean.low)
@@ -547,12 +551,8 @@ def _count(cases: pd.DataFrame) -> str:
     seeds = cases["seed"].nunique()
     return (
         f"{cases['holds'].sum()} of {len(cases)} cases "
-        f"({_plural(seeds, 'seed')}, {_plural(len(cases) // seeds, 'window')})"
+        f"({stability.counted(seeds, 'seed')}, {stability.counted(len(cases) // seeds, 'window')})"
     )
-
-
-def _plural(count: int, what: str) -> str:
-    return f"{count} {what}{'s' * (count != 1)}"
 
 
 # Which data there are
@@ -629,7 +629,7 @@ def _verdicts(chapter: str | None) -> Iterator[Verdict]:
 
 def _named(row: Verdict) -> str:
     few = 0 < row.seeds < ENOUGH_SEEDS and row.verdict != "not yet run"
-    return f"**{row.verdict}**" + f" ({_plural(row.seeds, 'seed')} only)" * few
+    return f"**{row.verdict}**" + f" ({stability.counted(row.seeds, 'seed')} only)" * few
 
 
 def _recorded(row: Verdict) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import BrokenExecutor
 from typing import Any, NoReturn
 
-from revlib import benchmark, claims, datasets, experiments, results, runs, studies
+from revlib import benchmark, claims, datasets, experiments, results, runs, stability, studies
 
 
 class _Parser(argparse.ArgumentParser):
@@ -240,7 +240,8 @@ def _claims(options: argparse.Namespace) -> int:
         print(page)
     else:
         for row in claims.table().itertuples():
-            print(f"{row.id}: {row.verdict} on {row.seeds} seeds. {row.evidence}")
+            seeds = stability.counted(row.seeds, "seed")
+            print(f"{row.id}: {row.verdict} on {seeds}. {row.evidence}")
     return 0
 
 

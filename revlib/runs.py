@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from revlib import datasets, experiments, growth, provenance, results, sweep
+from revlib import datasets, experiments, growth, provenance, results, stability, sweep
 from revlib.experiments import Experiment, Preset
 from revlib.orders import Order
 from revlib.results import Identity, ResultFile, Store
@@ -134,12 +134,12 @@ def motion(name: str, preset: str = "ci", **changes: Any) -> tuple[pd.DataFrame,
         jobs = plan.jobs(pd.DataFrame(columns=results.KEYS))
         rows = [row for rows in growth.compute(jobs) for row in rows]
         table = pd.DataFrame(rows).sort_values(results.KEYS, ignore_index=True)
-        return table, f"Preset ci: measured just now, {table['seed'].nunique()} seeds."
+        return table, f"Preset ci: measured just now, {_seeds(table)}."
     table = stored_motion(name, preset, **changes)
     if table.empty:
         table, note = motion(name, "ci", **changes)
         return table, f"{note} It stands in for the preset paper, of which no motion is stored."
-    return table, f"Preset {preset}: stored results, {table['seed'].nunique()} seeds."
+    return table, f"Preset {preset}: stored results, {_seeds(table)}."
 
 
 def stale(name: str, preset: str = "paper", **changes: Any) -> list[str]:
@@ -278,7 +278,7 @@ def study(
             return dataclasses.replace(shown, note=note)
         log = plan.store.current(identity, plan.orders).runs
         note = f"stored results, last added to on {log[-1]['date'][:10]}, {log[-1]['machine']}"
-    count = f"{table['seed'].nunique()} seeds, {table['step'].nunique()} of {plan.steps + 1} steps"
+    count = f"{_seeds(table)}, {table['step'].nunique()} of {plan.steps + 1} steps"
     size = " with ".join([preset, *filter(None, [", ".join(plan.differs)])])
     note = f"Preset {size}: {note}; {count} recorded."
     return Study(plan.experiment, preset, plan.setting, table, note, log)
@@ -456,6 +456,10 @@ def _compared(plan: _Run, stored: dict[str, Any]) -> list[dict[str, Any]]:
             }
         )
     return compared
+
+
+def _seeds(table: pd.DataFrame) -> str:
+    return stability.counted(table["seed"].nunique(), "seed")
 
 
 @dataclass(frozen=True)

@@ -96,7 +96,7 @@ class Comparison:
 
     def __str__(self) -> str:
         """Return the ratio in words."""
-        text = f"{rounded(self.ratio)} times, on {len(self.ratios)} seeds"
+        text = f"{rounded(self.ratio)} times, on {counted(len(self.ratios), 'seed')}"
         if np.isfinite(self.low):
             text += f" (95 % interval {rounded(self.low)} to {rounded(self.high)})"
         return text
@@ -105,6 +105,11 @@ class Comparison:
 def rounded(value: float) -> str:
     """Return a number with two digits, written out: 260 and not 2.6e+02."""
     return f"{float(f'{value:.2g}'):,.10g}"
+
+
+def counted(number: int, what: str) -> str:
+    """Return a number of things in words: 1 seed, 5 seeds."""
+    return f"{number:,} {what}{'s' * (number != 1)}"
 
 
 def compare(
@@ -220,7 +225,8 @@ def summary(found: pd.DataFrame) -> str:
     return "\n".join(
         f"{row.window}, {row.quantity:<{width}}: "
         + (
-            f"calmer by a factor of {row.ratio:.1f}, on {row.calmer} of {row.seeds} seeds"
+            f"calmer by a factor of {row.ratio:.1f}, "
+            f"on {row.calmer} of {counted(row.seeds, 'seed')}"
             if row.seeds
             else "no ratio, one of the two does not move"
         )

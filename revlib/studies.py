@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from revlib import datasets, provenance, results, sweep
+from revlib import datasets, provenance, results, stability, sweep
 from revlib.results import Identity, ResultFile, Store
 
 TOLERANCE = 1e-3
@@ -185,8 +185,7 @@ def run(
     """
     study = get(name)
     size, identity = study.preset(preset), _identity(study, preset, data=True)
-    store = _store(study, preset)
-    with store.writing(identity, (), max(size.steps), workers) as writer:
+    with _store(study, preset).writing(identity, (), max(size.steps), workers) as writer:
         table = writer.file.table()
         have = set(zip(table["seed"], table["order"], strict=True))
         wanted = itertools.product(size.seeds if seeds is None else seeds, size.cases)
@@ -194,7 +193,7 @@ def run(
             study, size, [key for key in wanted if key not in have], workers, progress
         ):
             writer.add(rows)
-    return store.table(identity)
+    return stored(name, preset)
 
 
 def compute(name: str, preset: str = "ci") -> pd.DataFrame:
@@ -248,9 +247,9 @@ def shown(name: str, preset: str = "ci") -> Shown:
             return dataclasses.replace(small, note=note)
         last = source(name, preset).runs[-1]
         note = f"stored results, last added to on {last['date'][:10]}, {last['machine']}"
-    seeds = table["seed"].nunique()
+    seeds = stability.counted(table["seed"].nunique(), "seed")
     return Shown(
-        preset, size, table, f"Preset {preset}: {note}; {seeds} seeds, {max(size.steps):,} steps."
+        preset, size, table, f"Preset {preset}: {note}; {seeds}, {max(size.steps):,} steps."
     )
 
 

@@ -1,5 +1,6 @@
 """Verdicts: by hand on made-up paths, and never a wrong one where results are missing."""
 
+import dataclasses
 import itertools
 from pathlib import Path
 
@@ -225,6 +226,74 @@ def test_covers(store, levels, verdict):
 # Readings
 
 CALM, WILD = paths(swings(2, 3, 4), swings(1, 1, 1)), paths(swings(1, 1, 1), swings(2, 3, 4))
+
+
+@pytest.mark.parametrize(
+    ("ends", "verdict", "count"),
+    [
+        ([(3, 2, 1), (3, 2.1, 1), (3, 1.9, 1)], "reproduced", "2 of 2"),
+        ([(3, 2, 2.5), (3, 2.1, 2.5), (3, 1.9, 2.5)], "partly", "1 of 2"),
+        ([(1, 2, 3), (1, 2.1, 3), (1, 1.9, 3)], "not reproduced", "0 of 2"),
+        ([(3, 2, 1), (3, 2.1, 1)], "not reproduced", "0 of 2"),  # two seeds tell nothing
+        ([(3, 2, 1), (3, 3.1, 1), (3, 2.8, 1)], "partly", "1 of 2"),  # within the spread
+        ([(3, 2, np.nan), (3, 2.1, 1), (3, 1.9, 1)], "partly", "1 of 2"),
+        ([(np.nan, 2, 1), (np.nan, 2, 1), (np.nan, 2, 1)], "reproduced", "2 of 2"),
+        ([(np.nan,) * 3] * 3, "not reproduced", "0 of 2"),
+    ],
+)
+def test_lower_in_turn(store, ends, verdict, count):
+    names = (FORWARD, BACKWARD, RESET)
+    store(
+        test_loss={
+            (seed, name): (0, 0, 0, end)
+            for seed, of_seed in enumerate(ends)
+            for name, end in zip(names, of_seed, strict=True)
+        }
+    )
+    found = judge(claim(criterion="lower_in_turn", orders=names, windows=((24, 32),)))
+    assert (found.verdict, found.seeds) == (verdict, len(ends))
+    assert f"in {count}." in found.evidence
+    assert "Change at step 32" in found.evidence
+
+
+@dataclasses.dataclass(frozen=True)
+class Nothing:
+    """The parameters of a study that depends on none."""
+
+
+def ends(parameters, seed, case):
+    yield {"step": 5, "pace": {"a": 3, "b": 2, "c": 1}[case] + seed / 10}
+
+
+def test_a_claim_can_be_about_a_study(project, monkeypatch):
+    size = studies.Size(Nothing(), (0, 1, 2), ("a", "b", "c"), (5,))
+    study = studies.Study(
+        "paces", "Paces", "0", "none", {"paper": size}, ends, (ends,), quantities={"pace": "pace"}
+    )
+    monkeypatch.setattr(studies, "known", lambda: {"paces": study})
+    entry = {name: ("paces" if name == "experiment" else "x") for name in claims._FIELDS}
+    entry |= {"quantity": "pace", "orders": ["a", "b", "c"], "chapter": "none"}
+    entry |= {"criterion": "lower_in_turn"}
+    del entry["windows"]  # the end
+    (project / "book" / "claims.yml").write_text(yaml.safe_dump([entry]))
+    [read] = claims.load()
+    assert read.windows == ((5, 5),)
+    assert judge(read).verdict == "not yet run"
+    assert "Nothing is stored" in judge(read).evidence
+    studies.run("paces", seeds=[0, 1], progress=False)
+    assert judge(read).verdict == "not reproduced"  # of two seeds
+    studies.run("paces", progress=False)
+    found = judge(read)
+    assert (found.verdict, found.seeds, found.steps, found.length) == ("reproduced", 3, 1, 6)
+    for changes, message in [
+        ({"orders": ["a", "d"]}, "unknown order 'd'"),
+        ({"orders": ["a"]}, "has 1 orders; lower_in_turn compares two or more"),
+        ({"quantity": "path"}, "unknown quantity 'path'"),
+        ({"experiment": "pace"}, "unknown experiment 'pace'"),
+    ]:
+        (project / "book" / "claims.yml").write_text(yaml.safe_dump([entry | changes]))
+        with pytest.raises(ValueError, match=message):
+            claims.load()
 
 
 @pytest.mark.parametrize(
@@ -480,12 +549,14 @@ def book(monkeypatch):
     monkeypatch.chdir(ROOT)
 
 
-def test_every_experiment_has_claims_and_shows_them_in_its_chapter(book):
+def test_every_experiment_has_claims_which_its_chapter_shows(book):
     listed = claims.load()
-    subjects = experiments.EXPERIMENTS | studies.known()
     assert {claim.experiment for claim in listed} >= set(experiments.EXPERIMENTS)
+    subjects = experiments.EXPERIMENTS | studies.known()
     for claim in listed:
         assert claim.chapter == subjects[claim.experiment].chapter
+        text = Path("notebooks", f"{claim.chapter}.md").read_text()
+        assert f'claims.of_chapter("{claim.chapter}")' in text
 
 
 def test_the_front_page_shows_what_the_stored_results_say(book):

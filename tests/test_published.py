@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from revlib import datasets, experiments, results, runs
+from revlib import datasets, experiments, regularizers, results, runs, studies
 
 ROOT = Path(__file__).parent.parent
 SECONDS = 10  # for recomputing points of one experiment
@@ -37,3 +37,23 @@ def test_published_points_are_found_again(name):
     for audit in runs.audit(name, points=2, seconds=SECONDS):
         assert audit.passed, audit.points
         assert not audit.renewed
+
+
+@pytest.mark.parametrize("name", studies.known())
+def test_no_published_study_is_stale(name):
+    assert not studies.stale(name), f"renew it with `revlib audit {name}`, or compute it again"
+    assert studies.shown(name, "paper").preset == "paper", f"`revlib run {name}` computes it"
+
+
+@pytest.mark.parametrize("name", studies.known())
+def test_the_beginning_of_a_published_case_is_found_again(name):
+    data = studies.get(name).data
+    if data and not datasets.path(data).exists():
+        pytest.skip(f"the data is missing: `revlib data {data}` fetches it")
+    points = studies.audit(name)
+    assert points["equal"].all(), points
+    assert not points["renewed"].any()
+
+
+def test_the_costs_of_a_regularised_step_are_published():
+    assert regularizers.costs_path().exists()

@@ -1,10 +1,10 @@
 """Appendix D: the second-order terms against all orders, the update against explicit Hessians."""
 
+import dataclasses
 import itertools
 import math
 import re
 import warnings
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from revlib import datasets, figures, regularizers
+from revlib import figures, regularizers, studies
 from revlib.iterates import iterates
 from revlib.orders import backward, forward
 from revlib.regularizers import OrderAveraging, Training, split
@@ -321,96 +321,52 @@ def test_a_number_of_pieces_that_is_none_is_refused_at_once():
 
 
 @pytest.fixture
-def store(monkeypatch, tmp_path):
-    """A book without results."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path / "results" / "figure-14" / "ci"
-
-
-@pytest.fixture
 def few(monkeypatch):
-    """Make the experiment a small one."""
-    size = regularizers.PRESETS["ci"]
-    setting = size.setting.changed(hidden=(8,), batch_size=8, train_examples=20, test_examples=20)
-    small = regularizers.Preset(setting, steps=4, every=2, seeds=(0, 1))
-    monkeypatch.setitem(regularizers.PRESETS, "ci", small)
+    """Make the experiment a small one, of two figures."""
+    small = [
+        dataclasses.replace(study, data=None)  # the full data is not needed
+        for study in regularizers.STUDIES
+        if study.name != "figure-18"
+    ]
+    for study in small:
+        size = study.presets["ci"]
+        setting = size.parameters.setting.changed(
+            hidden=(8,), batch_size=8, train_examples=20, test_examples=20
+        )
+        parameters = dataclasses.replace(size.parameters, setting=setting, steps=4)
+        size = dataclasses.replace(size, parameters=parameters, steps=(0, 2, 4))
+        monkeypatch.setitem(study.presets, "ci", size)
+    monkeypatch.setattr(regularizers, "STUDIES", tuple(small))
+    monkeypatch.setattr(regularizers, "FIGURES", {2: "figure-14", 3: "figure-16"})
     monkeypatch.setattr(regularizers, "PIECES", (2, 3))
 
 
-def test_a_run_goes_on_where_it_was_stopped(store, few):
-    said = []
-
-    def stop(line):
-        said.append(line)
-        if len(said) == 13:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        regularizers.run("ci", stop)
-    assert len(regularizers.stored("ci")) == 3 * 13
-    regularizers.run("ci", said.append)
-    table = regularizers.stored("ci")
-    per_c = len(regularizers.trainings(2))
-    assert len(said) == len(set(said)) == 2 * 2 * per_c
-    assert len(table) == 3 * len(said)
-    assert not table.duplicated(["c", "seed", "order", "step"]).any()
-    shown = regularizers.study("ci").table
-    for name in ("train_loss", "test_loss"):
-        keys = ["c", "seed", "order", "step"]
-        both = table.merge(shown, on=keys, validate="one_to_one")
-        assert len(both) == len(table)
-        np.testing.assert_allclose(both[f"{name}_x"], both[f"{name}_y"], rtol=1e-5)
+def test_the_figures_are_shown_together(few):
+    shown = regularizers.shown("ci")
+    assert len(shown.table) == 2 * 2 * len(regularizers.trainings(2)) * 3
+    assert not shown.table.duplicated(["c", "seed", "order", "step"]).any()
+    start = shown.table[shown.table["step"] == 0].groupby(["c", "seed"])["test_loss"]
+    assert (start.nunique() == 1).all()  # all trainings begin at the same point
 
 
-def test_other_code_makes_results_stale_until_an_audit(store, few, monkeypatch):
-    regularizers.run("ci", lambda line: None)
-    assert not regularizers.stale("ci")
-    rows = len(regularizers.stored("ci"))
-    monkeypatch.setattr(regularizers, "_code", lambda: {"regularizers": "other"})
-    assert len(regularizers.stale("ci")) == 2
-    assert regularizers.stored("ci").empty
-    assert regularizers.audit("ci")["equal"].all()
-    assert not regularizers.stale("ci")
-    assert len(regularizers.stored("ci")) == rows
-
-
-def test_an_audit_finds_what_is_wrong(store, few, monkeypatch):
-    regularizers.run("ci", lambda line: None)
-    monkeypatch.setattr(regularizers, "_code", lambda: {"regularizers": "other"})
-    true = regularizers.OrderAveraging.__call__
-
-    def wrong(self, batch):
-        true(self, batch)
-        true(self, batch)
-
-    monkeypatch.setattr(regularizers.OrderAveraging, "__call__", wrong)
-    assert not regularizers.audit("ci")["equal"].any()
-    assert len(regularizers.stale("ci")) == 2
-
-
-def test_without_results_of_the_papers_size_the_small_one_stands_in(store, few):
-    found = regularizers.study("paper")
+def test_where_one_figure_is_missing_all_are_shown_in_the_small_size(few, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    for study in regularizers.STUDIES:
+        monkeypatch.setitem(study.presets, "paper", study.presets["ci"])
+    studies.run("figure-14", progress=False)
+    found = regularizers.shown("paper")
     assert found.preset == "ci"
-    assert "stands in" in found.note
+    assert set(found.table["c"]) == {2, 3}
+    studies.run("figure-16", progress=False)
+    assert regularizers.shown("paper").preset == "paper"
 
 
-def test_a_training_ends_where_its_loss_is_not_finite(few):
-    rows = regularizers.compute("ci", 2, 0, Training("wild", rate=1e38))
+def test_a_training_ends_where_its_loss_is_not_finite(few, monkeypatch):
+    monkeypatch.setattr(regularizers, "trainings", lambda c: [Training("wild", rate=1e38)])
+    parameters = regularizers.STUDIES[0].presets["ci"].parameters
+    rows = list(regularizers.compute(parameters, 0, "wild"))
     assert rows[-1]["step"] < 4
     assert not np.isfinite(rows[-1]["train_loss"])
-
-
-def test_only_whole_seeds_are_shown(store, few):
-    regularizers.run("ci", lambda line: None)
-    table = regularizers.stored("ci")
-    assert len(regularizers._whole_seeds(table)) == len(table)
-    missing = (table["seed"] == 1) & (table["c"] == 3) & (table["order"] == "order average")
-    assert set(regularizers._whole_seeds(table[~missing])["seed"]) == {0}
-
-
-def test_an_unknown_preset_is_refused():
-    with pytest.raises(ValueError, match="Valid are: paper, ci"):
-        regularizers.study("huge")
 
 
 def table(ends):
@@ -464,35 +420,16 @@ def test_costs_are_measured_for_every_c(few):
 
 
 def test_the_papers_sizes():
-    size = regularizers.PRESETS["paper"]
-    assert (size.setting.batch_size, size.setting.learning_rate) == (2048, 0.001)
-    assert size.setting.hidden == (500,) * 5
-    for c, examples in ((2, 2048), (3, 2049), (4, 2048)):
+    for study, (c, examples) in zip(
+        regularizers.STUDIES, ((2, 2048), (3, 2049), (4, 2048)), strict=True
+    ):
+        size = study.preset("paper").parameters
+        assert (size.setting.batch_size, size.setting.learning_rate) == (2048, 0.001)
+        assert (size.setting.hidden, size.c) == ((500,) * 5, c)
         task = regularizers._task(size.setting.changed(sample=True), c, seed=0)
         assert len(task.batch(1)[0]) == examples
+        assert len(study.preset("paper").seeds) >= 3
     assert list(regularizers.WEIGHTS.values()) == [0.5, 1, 2, 4]
-
-
-@pytest.fixture
-def published(monkeypatch):
-    """The results that the book publishes."""
-    monkeypatch.chdir(Path(__file__).parent.parent)
-
-
-def test_no_published_result_is_stale(published):
-    assert not regularizers.stale(), "renew them: regularizers.audit('paper')"
-    shown = regularizers.study("paper")
-    assert shown.preset == "paper"
-    assert set(shown.table["seed"]) == set(regularizers.PRESETS["paper"].seeds)
-    assert regularizers.costs_path().exists()
-
-
-def test_a_published_point_is_found_again(published):
-    data = datasets.path("fashion_mnist")
-    if not data.exists():
-        pytest.skip(f"{data} is missing: `revlib data fashion_mnist` fetches it")
-    found = regularizers.audit()
-    assert found["equal"].all(), found
 
 
 def test_the_figure_of_the_weights_draws_every_training():

@@ -730,7 +730,7 @@ def test_motion_of_the_paper_is_what_is_stored(tiny, monkeypatch):
     shown, note = runs.motion("tiny", "paper")
     same(shown, table)
     assert len(shown) == len(ORDERS) * len(MOTION)
-    assert note == "Preset paper: stored results, 1 seeds."
+    assert note == "Preset paper: stored results, 1 seed."
 
 
 @pytest.mark.parametrize("left", ["nothing", "curves", "stale", "another setting"])
@@ -842,7 +842,7 @@ def test_a_study_of_the_paper_shows_what_is_stored(tiny, monkeypatch):
     assert shown.note.endswith("; 2 seeds, 6 of 33 steps recorded.")
     shown = study("tiny", "paper", seeds=[1])
     same(shown.table, part(table, seeds=[1]))
-    assert shown.note.endswith("; 1 seeds, 6 of 33 steps recorded.")
+    assert shown.note.endswith("; 1 seed, 6 of 33 steps recorded.")
 
 
 def test_a_study_of_the_paper_needs_no_data_to_show_what_is_stored(tiny, monkeypatch):
@@ -883,7 +883,7 @@ def test_a_study_of_chosen_steps_of_the_paper_computes_what_is_missing(tiny, mon
     assert shown.preset == "paper"
     assert set(shown.table["step"]) == {0, 1, 16, 32}
     assert set(shown.table["seed"]) == {0}
-    assert shown.note.endswith("; 1 seeds, 4 of 33 steps recorded.")
+    assert shown.note.endswith("; 1 seed, 4 of 33 steps recorded.")
     shown = study("tiny", "paper", every=4)
     assert len(evaluated) == 2 * 5 * 4
     same(shown.table, stored("tiny", "paper"))

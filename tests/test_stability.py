@@ -72,7 +72,7 @@ def test_one_seed_has_no_interval():
     found = compare(table(paths), "test_loss", 0, 1)
     assert found.ratio == pytest.approx(3)
     assert np.isnan(found.low)
-    assert str(found) == "3 times, on 1 seeds"
+    assert str(found) == "3 times, on 1 seed"
 
 
 def test_the_interval_covers_the_truth_as_often_as_it_says():
@@ -149,7 +149,7 @@ def test_the_summary_says_where_there_is_no_ratio():
     paths = {(0, "forward"): [0.0, 3.0], (0, "backward"): [0.0, 1.0]}
     still = {(0, "forward"): [1.0, 1.0], (0, "backward"): [1.0, 1.0]}
     assert summary(ratios(table(paths), [(0, 1)])) == (
-        "steps 0 to 1, test_loss: calmer by a factor of 3.0, on 1 of 1 seeds"
+        "steps 0 to 1, test_loss: calmer by a factor of 3.0, on 1 of 1 seed"
     )
     assert summary(ratios(table(still), [(0, 1)])).endswith("one of the two does not move")
 
