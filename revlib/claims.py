@@ -39,6 +39,7 @@ QUANTITIES = {
 """What can be measured of an iterate, in words."""
 
 ENOUGH_SEEDS = 3
+SETTLED = 0.1  # the part of an early fall that a settled path may still move
 SIGN_TEST_SEEDS = 5  # with fewer, even if all agree, a coin toss is not ruled out at 5 %
 
 
@@ -450,6 +451,25 @@ def _nearer(claim: Claim, quantity: str, paths: pd.DataFrame) -> _Reading:
     )
 
 
+def _settles(claim: Claim, quantity: str, paths: pd.DataFrame) -> _Reading:
+    (order,) = claim.orders
+    changes = []
+    for first, last in (claim.windows[0], claim.windows[-1]):
+        inside = paths[paths["step"].between(first, last)].set_index("seed")
+        ends = [inside["step"] == step for step in (inside["step"].max(), inside["step"].min())]
+        changes.append(inside.loc[ends[0], quantity] - inside.loc[ends[1], quantity])
+    early, late = changes
+    share = late.abs() / early.abs()
+    found = _cases(*claim.windows[-1], share, (early < 0) & (share < SETTLED))
+    return _Reading(
+        _share(found),
+        f"Change of {order} over steps {claim.windows[-1][0]} to {claim.windows[-1][1]} divided by "
+        f"its change over steps {claim.windows[0][0]} to {claim.windows[0][1]}: median "
+        f"{share.median():.2g}; a fall, and below {SETTLED:g}, in {_count(found)}.",
+        found,
+    )
+
+
 class Criterion(NamedTuple):
     """How a claim is judged.
 
@@ -515,6 +535,13 @@ CRITERIA = {
         "far.",
         3,
         _nearer,
+    ),
+    "settles": Criterion(
+        "On each seed the path falls over the first window, and from the first to the last step of "
+        f"the last window it changes by less than {SETTLED:.0%} of that. *Reproduced*: on all "
+        "seeds, at least three. *Partly*: on more than half.",
+        1,
+        _settles,
     ),
 }
 """The criteria by name."""

@@ -132,9 +132,9 @@ class Shown:
 
 def known() -> dict[str, Study]:
     """Return all studies by name."""
-    from revlib import implicit, regularizers  # they import this module
+    from revlib import implicit, regularizers, remedies, trajectories  # they import this module
 
-    modules = (regularizers, implicit)
+    modules = (regularizers, implicit, remedies, trajectories)
     return {study.name: study for module in modules for study in module.STUDIES}
 
 

@@ -464,7 +464,7 @@ def test_windows_are_the_bursts_where_none_are_given(project, monkeypatch):
     [
         (
             {"experiment": "none"},
-            "The claim 'a' has the unknown experiment 'none'. Valid are: figure-1.*tiny",
+            "The claim 'a' has the unknown experiment 'none'. Valid are: .*figure-1.*tiny",
         ),
         (
             {"quantity": "speed"},
@@ -594,3 +594,24 @@ def test_the_front_page_shows_what_the_stored_results_say(book):
     assert claims.page().read_text(encoding="utf-8") == claims.front(), (
         "run `revlib claims --write`"
     )
+
+
+# Criteria about studies
+
+
+@pytest.mark.parametrize(
+    ("ends", "verdict", "told"),
+    [
+        ([(9, 1, 1, 0.5), (9, 1, 1, 1.5), (9, 1, 1, 1)], "reproduced", "median 0.062"),
+        ([(9, 1, 1, 0.5), (9, 1, 1, 1.5)], "partly", "in 2 of 2"),
+        ([(9, 1, 1, 0.5), (9, 1, 1, 1.5), (9, 1, 1, 0)], "partly", "in 2 of 3"),
+        ([(1, 9, 9, 9)] * 3, "not reproduced", "in 0 of 3"),  # it has risen
+        ([(9, 1, 1, np.inf)] * 3, "not reproduced", "in 0 of 3"),
+    ],
+)
+def test_settles(store, ends, verdict, told):
+    store(test_loss={(seed, FORWARD): path for seed, path in enumerate(ends)})
+    windows = ((8, 16), (24, 32))
+    found = judge(claim(criterion="settles", orders=(FORWARD,), windows=windows))
+    assert found.verdict == verdict
+    assert told in found.evidence
