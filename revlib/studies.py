@@ -132,9 +132,10 @@ class Shown:
 
 def known() -> dict[str, Study]:
     """Return all studies by name."""
-    from revlib import regularizers  # they import this module
+    from revlib import practice, regularizers  # they import this module
 
-    return {study.name: study for module in (regularizers,) for study in module.STUDIES}
+    modules = (regularizers, practice)
+    return {study.name: study for module in modules for study in module.STUDIES}
 
 
 def get(name: str) -> Study:
