@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -25,10 +24,10 @@ import pandas as pd
 import scipy.stats
 import torch
 
-from revlib import experiments, orders, stability, studies, sweep
+from revlib import experiments, orders, stability, sweep
+from revlib.maps import Trainer
 from revlib.orders import Order
 from revlib.studies import Size, Study
-from revlib.maps import Trainer
 from revlib.sweep import Job
 from revlib.tasks import Setting, Task, build
 
@@ -40,6 +39,7 @@ __all__ = [
     "Policy",
     "Ranking",
     "checks",
+    "ends",
     "held_out",
     "misranked",
     "optimism",
@@ -48,7 +48,6 @@ __all__ = [
     "policies",
     "policy",
     "ranking",
-    "sentences",
     "stopped",
     "windows",
 ]
@@ -191,6 +190,76 @@ def stopped(curve: pd.DataFrame, patience: int) -> pd.DataFrame:
             "regret": test[best] - lowest,
         },
         index=curve.index,
+    )
+
+
+def windows(table: pd.DataFrame, quantity: str = "test_loss") -> pd.DataFrame:
+    """Return how calm each window is, and at what cost, seed by seed.
+
+    Parameters
+    ----------
+    table
+        Paths of the forward and of other orders, over the same run of consecutive steps (a step
+        0 before it is not looked at).
+    quantity
+        What is to be calm.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row for each order and seed, cheapest first: ``order``, ``seed``, ``cost`` (maps for
+        each of the steps, if all are evaluated), ``calm`` (mean change from one step to the next,
+        forward divided by this order: borders of windows count like any other step), ``steady``
+        (the same for the standard deviation over all of the steps) and ``level`` (mean over the
+        steps, in units of the quantity).
+    """
+    steps = sorted(set(table["step"]) - {0})
+    found = stability.fluctuation(table, quantity, steps[0], steps[-1]).set_index("order")
+    forward = found.loc[["forward"]].set_index("seed")
+    rows = []
+    for name, own in found.groupby("order"):
+        own, anchor = own.set_index("seed"), _order(name).anchor
+        measured = {
+            "cost": np.mean([n - anchor(n) for n in steps[1:]]),
+            "calm": forward["change"] / own["change"],
+            "steady": forward["spread"] / own["spread"],
+            "level": own["mean"],
+        }
+        rows.append(pd.DataFrame(measured).reset_index().assign(order=name))
+    return pd.concat(rows).sort_values(["cost", "seed"], ignore_index=True)
+
+
+def ends(table: pd.DataFrame, quantity: str, against: str) -> pd.DataFrame:
+    """Return what a quantity comes to at the last step, and how that compares seed by seed.
+
+    Parameters
+    ----------
+    table
+        The rows of a study.
+    quantity
+        A column of it.
+    against
+        The case that the others are compared with.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row for each case: ``mean`` and ``spread`` (standard deviation) over the ``seeds``;
+        ``difference`` and ``error``, the mean of the paired differences to the other case and its
+        standard error; and in how many seeds it is ``lower``.
+    """
+    last = table[table["step"] == table["step"].max()]
+    values = last.pivot(index="seed", columns="order", values=quantity)
+    gaps = values.sub(values[against], axis=0)
+    return pd.DataFrame(
+        {
+            "mean": values.mean(),
+            "spread": values.std(),
+            "seeds": values.count(),
+            "difference": gaps.mean(),
+            "error": gaps.sem(),
+            "lower": (gaps < 0).sum(),
+        }
     )
 
 
@@ -349,9 +418,10 @@ METHODS = ("forward", "forward, mean loss", "backward", "backward path")
 """The ways to judge a setting early, at a cost of C maps.
 
 ``forward`` and ``backward`` read the loss off the one iterate that this buys: in either order the
-iterate at step C costs C maps. ``forward, mean loss`` takes the mean over the last half of the
-forward path. ``backward path`` buys a whole path, each of its steps, so that it can be seen to have
-come to rest, and reads off its end: C maps make a path of about the square root of 2C steps.
+iterate at step C costs C maps. ``forward, mean loss`` takes the mean over ten points of the last
+half of the forward path. ``backward path`` buys a whole path, each of its steps, so that it can be
+seen to have come to rest, and reads off its end: C maps make a path of about the square root of 2C
+steps.
 """
 
 
@@ -402,7 +472,9 @@ def ranking(parameters: Ranking, seed: int, case: str) -> Iterator[dict[str, Any
     truth = _long_runs(parameters, seed)
     for budget in parameters.budgets:
         length = _path_length(budget) if case == "backward path" else budget
-        recorded = range(length // 2 + 1, length + 1) if case.endswith("mean loss") else [length]
+        recorded = [length]
+        if case.endswith("mean loss"):
+            recorded = range(length, length // 2, -max(1, length // 20))
         order = orders.backward() if case.startswith("backward") else orders.forward()
         scores = [
             _mean_loss(parameters.setting, rate, seed, order, recorded) for rate in parameters.rates
@@ -468,9 +540,9 @@ _RANKINGS = (ranking, misranked, _long_runs, _mean_loss, _finite, _path_length, 
 
 
 def _setting(figure: int, preset: str) -> Setting:
-    """Return the setting of a figure, with 1000 test examples (``ci``: 200) where it has more."""
+    """Return the setting of a figure, with 600 test examples (``ci``: 200) where it has more."""
     setting = experiments.get(f"figure-{figure}").preset(preset).setting
-    return setting.changed(test_examples={"paper": 1000, "ci": 200}[preset])
+    return setting.changed(test_examples={"paper": 600, "ci": 200}[preset])
 
 
 def _study(
@@ -559,9 +631,9 @@ def _stopping(figure: int, seeds: int) -> Study:
         figure,
         "Early stopping, forward, backward and backward after a late switch",
         "5-late-switch-and-early-judgement",
-        (range(700, 1401, 5), ("forward", "switch(700)", "backward"), seeds),
+        (range(700, 1401, 10), ("forward", "switch(700)", "backward"), seeds),
         (range(60, 121, 3), ("forward", "switch(60)", "backward")),
-        patience=20,
+        patience=10,
         stopped="the step that early stopping picks",
         stopped_loss="test loss at the step that early stopping picks",
         regret="test loss there above the lowest of the path",
@@ -580,7 +652,7 @@ def _rankings(figure: int, rates: tuple[float, ...], seeds: int) -> Study:
         ranking,
         _RANKINGS,
         "5-late-switch-and-early-judgement",
-        size("paper", rates, 1400, (25, 50, 100, 200, 400, 800), seeds),
+        size("paper", rates, 1400, (25, 100, 400), seeds),
         size("ci", rates[::2], 280, (25, 50), 3),
         misranked="share of pairs ranked other than by the long run",
         excess="loss of the long run at the rate chosen above that at the best rate",
@@ -604,15 +676,15 @@ def _optimized(figure: int, recorded: range, small: range, seeds: int) -> Study:
 
 
 STUDIES = (
-    _windows(4, 1050, 1400, (5, 10, 25, 50, 175, 350), seeds=5),
-    _windows(7, 450, 500, (5, 10, 25, 50), seeds=5),
+    _windows(4, 1200, 1400, (5, 10, 25, 50, 100, 200), seeds=5),
+    _windows(7, 250, 300, (5, 10, 25, 50), seeds=5),
     _resets(4, every=10, steps=1400, seeds=10),
-    _resets(7, every=50, steps=2000, seeds=8),
+    _resets(7, every=100, steps=2000, seeds=5),
     _stopping(4, seeds=10),
     _stopping(5, seeds=10),
-    _rankings(4, (0.003, 0.006, 0.0125, 0.025, 0.05, 0.1, 0.2), seeds=12),
-    _rankings(5, (0.0025, 0.005, 0.01, 0.02, 0.04, 0.08), seeds=12),
-    _optimized(4, range(681, 701), range(31, 41), seeds=5),
-    _optimized(7, range(293, 301), range(31, 41), seeds=5),
+    _rankings(4, (0.003, 0.006, 0.0125, 0.025, 0.05, 0.1, 0.2), seeds=10),
+    _rankings(5, (0.0025, 0.005, 0.01, 0.02, 0.04, 0.08), seeds=10),
+    _optimized(4, range(491, 501), range(31, 41), seeds=5),
+    _optimized(7, range(195, 201), range(31, 41), seeds=5),
 )
 """The studies of Section 5 (:mod:`revlib.studies`)."""
