@@ -438,11 +438,12 @@ def _narrower(claim: Claim, quantity: str, paths: pd.DataFrame) -> _Reading:
     for first, last in claim.windows:
         step = paths.loc[paths["step"].between(first, last), "step"].max()
         at = paths[paths["step"] == step].pivot(index="seed", columns="order", values=quantity)
+        at = at.where(np.isfinite(at))
         off = (at - at.mean()).abs()
         change = off[second_order] - off[first_order]
         cases.append(_cases(step, step, change, change < 0))
         spread, p = at.std(), 1.0
-        if len(at) >= ENOUGH_SEEDS and np.isfinite(at).all(axis=None) and spread.min() > 0:
+        if len(at) >= ENOUGH_SEEDS and at.notna().all(axis=None) and spread.min() > 0:
             # Pitman and Morgan: of two variables that come in pairs, the sum is correlated with
             # the difference if and only if their variances differ.
             total, gap = at[first_order] + at[second_order], at[first_order] - at[second_order]

@@ -659,7 +659,7 @@ def _rankings(figure: int, rates: tuple[float, ...], seeds: int) -> Study:
     )
 
 
-def _optimized(figure: int, recorded: range, small: range, seeds: int) -> Study:
+def _optimized(figure: int, recorded: Iterable[int], small: Iterable[int], seeds: int) -> Study:
     cases = tuple(
         f"{optimizer}, {order}"
         for optimizer in optimizers(1.0)
@@ -684,7 +684,7 @@ STUDIES = (
     _stopping(5, seeds=10),
     _rankings(4, (0.003, 0.006, 0.0125, 0.025, 0.05, 0.1, 0.2), seeds=10),
     _rankings(5, (0.0025, 0.005, 0.01, 0.02, 0.04, 0.08), seeds=10),
-    _optimized(4, range(491, 501), range(31, 41), seeds=5),
+    _optimized(4, (*range(410, 491, 10), *range(491, 501)), range(31, 41), seeds=5),
     _optimized(7, range(195, 201), range(31, 41), seeds=5),
 )
 """The studies of Section 5 (:mod:`revlib.studies`)."""

@@ -160,6 +160,57 @@ def test_with_a_patience_a_path_comes_in_order_and_says_where_it_stopped():
     pd.testing.assert_frame_equal(curve[["ended", "stopped"]], stopped(curve, 3).iloc[:, :2])
 
 
+# Paths compared
+
+
+def paths(orders, steps):
+    """A table of paths: by order the test losses of each seed."""
+    return pd.DataFrame(
+        {"seed": seed, "order": order, "step": n, "test_loss": float(value)}
+        for order, seeds in orders.items()
+        for seed, values in enumerate(seeds)
+        for n, value in zip(steps, values, strict=True)
+    )
+
+
+def test_windows_are_compared_with_forward_seed_by_seed():
+    # Step 0 does not count; the changes are 2, 2, 2, 2 forward and 0, 1, 0, 1 in windows of 2.
+    forward = [9, 0, 2, 0, 2, 4]
+    windowed = [9, 1, 1, 2, 2, 3]
+    table = paths(
+        {
+            "forward": [forward, np.multiply(forward, 3)],
+            "windowed(2)": [windowed, windowed],
+            "backward": [forward, windowed],
+        },
+        [0, 4, 5, 6, 7, 8],
+    )
+    found = practice.windows(table).set_index(["order", "seed"])
+    assert list(dict.fromkeys(found.index.get_level_values(0))) == [
+        *("forward", "windowed(2)", "backward")
+    ]
+    assert found.loc["windowed(2)", "calm"].tolist() == [4, 12]
+    ratio = np.std(forward[1:]) / np.std(windowed[1:])
+    assert found.loc["windowed(2)", "steady"].to_numpy() == pytest.approx([ratio, 3 * ratio])
+    assert found.loc["backward", "calm"].tolist() == [1, 12]
+    assert found.loc["windowed(2)", "level"].tolist() == [1.8, 1.8]
+    # Steps 5 to 8: 1, 2, 1, 2 maps from the anchors 4 and 6.
+    costs = found["cost"].groupby(level=0).first()
+    assert costs.to_dict() == {"forward": 1, "windowed(2)": 1.5, "backward": 6.5}
+
+
+def test_ends_are_those_of_the_last_step_and_paired_by_seed():
+    table = paths({"a": [(0, 3), (0, 5), (0, 4)], "b": [(9, 2), (9, 4.5), (9, 4.2)]}, [1, 2])
+    found = practice.ends(table, "test_loss", "a")
+    gaps = np.array([-1, -0.5, 0.2])
+    assert found.loc["a", "mean"] == 4
+    assert found.loc["b", "spread"] == pytest.approx(np.std([2, 4.5, 4.2], ddof=1))
+    assert found.loc["b", "difference"] == pytest.approx(gaps.mean())
+    assert found.loc["b", "error"] == pytest.approx(gaps.std(ddof=1) / np.sqrt(3))
+    assert found.loc["b", ["lower", "seeds"]].tolist() == [2, 3]
+    assert found.loc["a", ["difference", "lower"]].tolist() == [0, 0]
+
+
 # Policies
 
 
