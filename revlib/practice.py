@@ -24,7 +24,7 @@ import pandas as pd
 import scipy.stats
 import torch
 
-from revlib import experiments, orders, stability, sweep
+from revlib import experiments, orders, stability, studies, sweep
 from revlib.maps import Trainer
 from revlib.orders import Order
 from revlib.studies import Size, Study
@@ -48,6 +48,7 @@ __all__ = [
     "policies",
     "policy",
     "ranking",
+    "sentences",
     "stopped",
     "windows",
 ]
@@ -675,6 +676,8 @@ def _optimized(figure: int, recorded: Iterable[int], small: Iterable[int], seeds
     )
 
 
+_FEW = (10, 15, 20, 25, *range(31, 41))
+
 STUDIES = (
     _windows(4, 1200, 1400, (5, 10, 25, 50, 100, 200), seeds=5),
     _windows(7, 250, 300, (5, 10, 25, 50), seeds=5),
@@ -684,7 +687,87 @@ STUDIES = (
     _stopping(5, seeds=10),
     _rankings(4, (0.003, 0.006, 0.0125, 0.025, 0.05, 0.1, 0.2), seeds=10),
     _rankings(5, (0.0025, 0.005, 0.01, 0.02, 0.04, 0.08), seeds=10),
-    _optimized(4, (*range(410, 491, 10), *range(491, 501)), range(31, 41), seeds=5),
-    _optimized(7, range(195, 201), range(31, 41), seeds=5),
+    _optimized(4, (*range(410, 491, 10), *range(491, 501)), _FEW, seeds=5),
+    _optimized(7, range(195, 201), _FEW, seeds=5),
 )
 """The studies of Section 5 (:mod:`revlib.studies`)."""
+
+
+# For the front page.
+
+
+def sentences() -> str:
+    """Return when the order of iteration is worth a thought, as far as the stored results tell.
+
+    Returns
+    -------
+    str
+        Three sentences as a list in Markdown. All numbers come from the stored results of the
+        preset ``paper``; a sentence for which they are missing says so.
+    """
+    return "\n".join(
+        f"- {told}"
+        for told in (
+            _on_calm("windows-figure-4", 50),
+            _on_loss("reset-figure-4", "reset when better"),
+            _on_judging("ranking-figure-4"),
+        )
+    )
+
+
+def _on_calm(name: str, window: int) -> str:
+    table = _stored(name)
+    if table is None:
+        return _missing(name)
+    found = windows(table)
+    own = found[found["order"] == f"windowed({window})"]
+    calm, low, high = map(stability.rounded, stability.geometric_mean(own["calm"]))
+    steady = stability.geometric_mean(own["steady"])[0]
+    cost = own["cost"].iloc[0]
+    return (
+        "If you want a curve that does not jump from one step to the next: backward in windows of "
+        f"{window} steps, the test loss changes {calm} times less from step to step (95 % interval "
+        f"{low} to {high}) at {stability.rounded(cost)} times the cost of forward training, and "
+        f"over several windows it spreads {stability.rounded(steady)} times less (MLP learning "
+        f"x², {len(own)} seeds)."
+    )
+
+
+def _on_loss(name: str, case: str) -> str:
+    table = _stored(name)
+    if table is None:
+        return _missing(name)
+    loss, cost = (ends(table, q, "forward") for q in ("kept_loss", "cost"))
+    ratio, price = (
+        found.loc[case, "mean"] / found.loc["forward", "mean"] for found in (loss, cost)
+    )
+    return (
+        f"If you want a lower loss, {'try' if ratio < 1 else 'do not look for'} it in the order: "
+        "backward from a start that moves only when that lowers the validation loss, the best "
+        f"iterate has {stability.rounded(ratio)} times the test loss of the best iterate of "
+        f"forward training, at {stability.rounded(price)} times the cost (MLP learning "
+        f"x²; lower on {loss.loc[case, 'lower']} of {loss.loc[case, 'seeds']} seeds)."
+    )
+
+
+def _on_judging(name: str) -> str:
+    table = _stored(name)
+    if table is None:
+        return _missing(name)
+    wrong = ends(table, "misranked", "forward")
+    best = wrong["mean"].idxmin()
+    shares = ", ".join(f"{wrong.loc[method, 'mean']:.0%} by *{method}*" for method in METHODS)
+    return (
+        f"If you want to judge a setting early: at {table['step'].max()} maps for each learning "
+        f"rate, of the pairs of learning rates {shares} are ranked other than after a long run "
+        f"(MLP learning x², {wrong['seeds'].max()} seeds), the fewest by *{best}*."
+    )
+
+
+def _stored(name: str) -> pd.DataFrame | None:
+    shown = studies.shown(name, "paper")
+    return shown.table if shown.preset == "paper" else None
+
+
+def _missing(name: str) -> str:
+    return f"Not yet run: `revlib run {name}`."

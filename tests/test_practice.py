@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from revlib import experiments, maps, orders, practice, sweep, tasks
+from revlib import experiments, maps, orders, practice, studies, sweep, tasks
 from revlib.iterates import iterates
 from revlib.practice import Checks, Ranking, checks, misranked, policies, stopped
 
@@ -387,3 +387,82 @@ def test_the_paper_preset_is_the_papers_setting_on_at_least_five_seeds(study):
     assert size.parameters.setting == setting.changed(test_examples=600)
     assert len(size.seeds) >= 5
     assert study.preset("ci").parameters.setting.sample
+
+
+# The front page
+
+
+def end(name, values, **columns):
+    """Rows of the last step of made-up cases, one for each seed."""
+    return pd.DataFrame(
+        {"seed": seed, "order": order, "step": 400, name: value}
+        | {column: by_order[order] for column, by_order in columns.items()}
+        for order, seeds in values.items()
+        for seed, value in enumerate(seeds)
+    )
+
+
+@pytest.fixture
+def stored(monkeypatch):
+    """A function that stands in made-up tables for stored results, by name of the study."""
+
+    def stand_in(tables):
+        def shown(name, preset):
+            there = name in tables
+            return studies.Shown(preset if there else "ci", None, tables.get(name), "")
+
+        monkeypatch.setattr(practice.studies, "shown", shown)
+
+    return stand_in
+
+
+def test_sentences_tell_the_numbers_of_the_stored_results(stored):
+    jagged, flat = [0, 8, 0, 8, 0], [0, 2, 0, 2, 0]
+    calm = paths({"forward": [jagged] * 3, "windowed(50)": [flat] * 3}, range(1201, 1206))
+    cost = {"forward": 100, "reset when better": 250}
+    reset = end("kept_loss", {"forward": [1, 2], "reset when better": [3, 1.5]}, cost=cost)
+    wrong = end("misranked", dict(zip(practice.METHODS, ([0.2], [0.1], [0.3], [0.4]), strict=True)))
+    stored({"windows-figure-4": calm, "reset-figure-4": reset, "ranking-figure-4": wrong})
+    first, second, third = practice.sentences().splitlines()
+    assert "windows of 50 steps, the test loss changes 4 times less from step to step" in first
+    assert "(95 % interval 4 to 4) at 3.5 times the cost" in first  # steps 1202 to 1205: 2, 3, 4, 5
+    assert "it spreads 4 times less (MLP learning x², 3 seeds)" in first
+    assert "do not look for it in the order" in second
+    assert "1.5 times the test loss" in second
+    assert "at 2.5 times the cost (MLP learning x²; lower on 1 of 2 seeds)" in second
+    assert "at 400 maps" in third
+    assert "20% by *forward*, 10% by *forward, mean loss*, 30% by *backward*" in third
+    assert third.endswith("(MLP learning x², 1 seeds), the fewest by *forward, mean loss*.")
+
+
+def test_a_lower_loss_turns_the_advice_round(stored):
+    cost = {"forward": 100, "reset when better": 250}
+    reset = end("kept_loss", {"forward": [2, 2], "reset when better": [1, 1]}, cost=cost)
+    stored({"reset-figure-4": reset})
+    first, second, third = practice.sentences().splitlines()
+    assert "try it in the order" in second
+    assert first == "- Not yet run: `revlib run windows-figure-4`."
+    assert third == "- Not yet run: `revlib run ranking-figure-4`."
+
+
+# What is published
+
+
+@pytest.fixture
+def published(monkeypatch):
+    """The results that the book publishes."""
+    monkeypatch.chdir(ROOT)
+
+
+@pytest.mark.parametrize("study", practice.STUDIES, ids=lambda study: study.name)
+def test_all_seeds_of_a_study_are_published_and_hold_today(study, published):
+    assert not studies.stale(study.name), f"renew them: revlib audit {study.name}"
+    shown = studies.shown(study.name, "paper")
+    assert shown.preset == "paper"
+    assert set(shown.table["seed"]) == set(study.preset("paper").seeds)
+
+
+def test_the_front_page_has_its_sentences(published):
+    told = practice.sentences()
+    assert told.count("\n- ") == 2
+    assert "Not yet run" not in told
