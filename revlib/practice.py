@@ -680,7 +680,7 @@ _FEW = (10, 15, 20, 25, *range(31, 41))
 
 STUDIES = (
     _windows(4, 1200, 1400, (5, 10, 25, 50, 100, 200), seeds=5),
-    _windows(7, 250, 300, (5, 10, 25, 50), seeds=5),
+    _windows(7, 250, 300, (5, 10, 25, 50), seeds=3),
     _resets(4, every=10, steps=1400, seeds=10),
     _resets(7, every=100, steps=2000, seeds=5),
     _stopping(4, seeds=10),
@@ -688,7 +688,7 @@ STUDIES = (
     _rankings(4, (0.003, 0.006, 0.0125, 0.025, 0.05, 0.1, 0.2), seeds=10),
     _rankings(5, (0.0025, 0.005, 0.01, 0.02, 0.04, 0.08), seeds=10),
     _optimized(4, (*range(410, 491, 10), *range(491, 501)), _FEW, seeds=5),
-    _optimized(7, range(195, 201), _FEW, seeds=5),
+    _optimized(7, range(195, 201), _FEW, seeds=3),
 )
 """The studies of Section 5 (:mod:`revlib.studies`)."""
 
