@@ -679,15 +679,15 @@ def _optimized(figure: int, recorded: Iterable[int], small: Iterable[int], seeds
 _FEW = (10, 15, 20, 25, *range(31, 41))
 
 STUDIES = (
-    _windows(4, 1200, 1400, (5, 10, 25, 50, 100, 200), seeds=5),
-    _windows(7, 250, 300, (5, 10, 25, 50), seeds=3),
+    _windows(4, 1200, 1400, (5, 25, 100), seeds=5),
+    _windows(7, 150, 200, (10, 50), seeds=3),
     _resets(4, every=10, steps=1400, seeds=10),
     _resets(7, every=100, steps=2000, seeds=5),
-    _stopping(4, seeds=10),
+    _stopping(4, seeds=5),
     _stopping(5, seeds=10),
-    _rankings(4, (0.003, 0.006, 0.0125, 0.025, 0.05, 0.1, 0.2), seeds=10),
-    _rankings(5, (0.0025, 0.005, 0.01, 0.02, 0.04, 0.08), seeds=10),
-    _optimized(4, (*range(410, 491, 10), *range(491, 501)), _FEW, seeds=5),
+    _rankings(4, (0.003, 0.006, 0.0125, 0.025, 0.05, 0.1, 0.2), seeds=6),
+    _rankings(5, (0.0025, 0.005, 0.01, 0.02, 0.04, 0.08), seeds=6),
+    _optimized(4, (*range(410, 491, 10), *range(491, 501)), _FEW, seeds=3),
     _optimized(7, range(195, 201), _FEW, seeds=3),
 )
 """The studies of Section 5 (:mod:`revlib.studies`)."""
@@ -708,7 +708,7 @@ def sentences() -> str:
     return "\n".join(
         f"- {told}"
         for told in (
-            _on_calm("windows-figure-4", 50),
+            _on_calm("windows-figure-4", 25),
             _on_loss("reset-figure-4", "reset when better"),
             _on_judging("ranking-figure-4"),
         )
