@@ -685,8 +685,8 @@ STUDIES = (
     _resets(7, every=100, steps=2000, seeds=5),
     _stopping(4, seeds=5),
     _stopping(5, seeds=10),
-    _rankings(4, (0.003, 0.006, 0.0125, 0.025, 0.05, 0.1, 0.2), seeds=6),
-    _rankings(5, (0.0025, 0.005, 0.01, 0.02, 0.04, 0.08), seeds=6),
+    _rankings(4, (0.003, 0.006, 0.0125, 0.025, 0.05, 0.1, 0.2), seeds=10),
+    _rankings(5, (0.0025, 0.005, 0.01, 0.02, 0.04, 0.08), seeds=10),
     _optimized(4, (*range(410, 491, 10), *range(491, 501)), _FEW, seeds=3),
     _optimized(7, range(195, 201), _FEW, seeds=3),
 )
