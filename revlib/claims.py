@@ -456,7 +456,7 @@ def _narrower(claim: Claim, quantity: str, paths: pd.DataFrame) -> _Reading:
     verdict = "reproduced" if all(sure) else "partly" if any(sure) else "not reproduced"
     return _Reading(
         verdict,
-        f"Standard deviation over {_plural(len(at), 'seed')}: {', '.join(words)}.",
+        f"Standard deviation over {stability.counted(len(at), 'seed')}: {', '.join(words)}.",
         pd.concat(cases, ignore_index=True),
     )
 

@@ -592,18 +592,17 @@ def _paths(
 
 
 def _windows(figure: int, first: int, last: int, sizes: Iterable[int], seeds: int) -> Study:
+    cases, small = (
+        ("forward", *(f"windowed({size})" for size in each)) for each in (sizes, (2, 5, 10, 20, 40))
+    )
     return _paths(
         "windows",
         figure,
-        "Backward in windows from one step to the whole run",
+        "Backward in windows of fixed size",
         "5-windowed-backward",
-        ((0, *range(first, last + 1)), _windowed(sizes), seeds),
-        ((0, *range(40, 81)), _windowed((2, 5, 10, 20, 40))),
+        ((0, *range(first, last + 1)), cases, seeds),
+        ((0, *range(40, 81)), small),
     )
-
-
-def _windowed(sizes: Iterable[int]) -> tuple[str, ...]:
-    return ("forward", *(f"windowed({size})" for size in sizes), "backward")
 
 
 def _resets(figure: int, every: int, steps: int, seeds: int) -> Study:
@@ -679,16 +678,16 @@ def _optimized(figure: int, recorded: Iterable[int], small: Iterable[int], seeds
 _FEW = (10, 15, 20, 25, *range(31, 41))
 
 STUDIES = (
-    _windows(4, 1200, 1400, (5, 25, 100), seeds=5),
-    _windows(7, 150, 200, (10, 50), seeds=3),
+    _windows(4, 1200, 1400, (5, 10, 25, 50, 100), seeds=5),
+    _windows(7, 150, 200, (10, 25, 50), seeds=3),
     _resets(4, every=10, steps=1400, seeds=10),
     _resets(7, every=100, steps=2000, seeds=5),
     _stopping(4, seeds=5),
     _stopping(5, seeds=10),
     _rankings(4, (0.003, 0.006, 0.0125, 0.025, 0.05, 0.1, 0.2), seeds=10),
     _rankings(5, (0.0025, 0.005, 0.01, 0.02, 0.04, 0.08), seeds=10),
-    _optimized(4, (*range(410, 491, 10), *range(491, 501)), _FEW, seeds=3),
-    _optimized(7, range(195, 201), _FEW, seeds=3),
+    _optimized(4, (*range(210, 291, 10), *range(291, 301)), _FEW, seeds=3),
+    _optimized(7, range(95, 101), _FEW, seeds=3),
 )
 """The studies of Section 5 (:mod:`revlib.studies`)."""
 
@@ -729,7 +728,7 @@ def _on_calm(name: str, window: int) -> str:
         f"{window} steps, the test loss changes {calm} times less from step to step (95 % interval "
         f"{low} to {high}) at {stability.rounded(cost)} times the cost of forward training, and "
         f"over several windows it spreads {stability.rounded(steady)} times less (MLP learning "
-        f"x², {len(own)} seeds)."
+        f"x², {stability.counted(len(own), 'seed')})."
     )
 
 
@@ -746,7 +745,8 @@ def _on_loss(name: str, case: str) -> str:
         "backward from a start that moves only when that lowers the validation loss, the best "
         f"iterate has {stability.rounded(ratio)} times the test loss of the best iterate of "
         f"forward training, at {stability.rounded(price)} times the cost (MLP learning "
-        f"x²; lower on {loss.loc[case, 'lower']} of {loss.loc[case, 'seeds']} seeds)."
+        f"x²; lower on {loss.loc[case, 'lower']} of "
+        f"{stability.counted(loss.loc[case, 'seeds'], 'seed')})."
     )
 
 
@@ -760,7 +760,7 @@ def _on_judging(name: str) -> str:
     return (
         f"If you want to judge a setting early: at {table['step'].max()} maps for each learning "
         f"rate, of the pairs of learning rates {shares} are ranked other than after a long run "
-        f"(MLP learning x², {wrong['seeds'].max()} seeds), the fewest by *{best}*."
+        f"(MLP learning x², {stability.counted(wrong['seeds'].max(), 'seed')}), the fewest by *{best}*."
     )
 
 
