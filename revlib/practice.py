@@ -746,7 +746,7 @@ def _on_loss(name: str, case: str) -> str:
         f"iterate has {stability.rounded(ratio)} times the test loss of the best iterate of "
         f"forward training, at {stability.rounded(price)} times the cost (MLP learning "
         f"x²; lower on {loss.loc[case, 'lower']} of "
-        f"{stability.counted(loss.loc[case, 'seeds'], 'seed')})."
+        f"{stability.counted(int(loss.loc[case, 'seeds']), 'seed')})."
     )
 
 
@@ -755,12 +755,12 @@ def _on_judging(name: str) -> str:
     if table is None:
         return _missing(name)
     wrong = ends(table, "misranked", "forward")
-    best = wrong["mean"].idxmin()
+    best, seeds = wrong["mean"].idxmin(), stability.counted(int(wrong["seeds"].max()), "seed")
     shares = ", ".join(f"{wrong.loc[method, 'mean']:.0%} by *{method}*" for method in METHODS)
     return (
         f"If you want to judge a setting early: at {table['step'].max()} maps for each learning "
         f"rate, of the pairs of learning rates {shares} are ranked other than after a long run "
-        f"(MLP learning x², {stability.counted(wrong['seeds'].max(), 'seed')}), the fewest by *{best}*."
+        f"(MLP learning x², {seeds}), the fewest by *{best}*."
     )
 
 
