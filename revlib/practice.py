@@ -15,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -27,7 +27,7 @@ import torch
 from revlib import experiments, orders, stability, studies, sweep
 from revlib.maps import Trainer
 from revlib.orders import Order
-from revlib.studies import Size, Study
+from revlib.studies import Shown, Size, Study
 from revlib.sweep import Job
 from revlib.tasks import Setting, Task, build
 
@@ -49,6 +49,7 @@ __all__ = [
     "policy",
     "ranking",
     "sentences",
+    "shown",
     "stopped",
     "windows",
 ]
@@ -692,6 +693,24 @@ STUDIES = (
 """The studies of Section 5 (:mod:`revlib.studies`)."""
 
 
+def shown(kind: str, figures: Mapping[str, int], preset: str) -> dict[str, Shown]:
+    """Return what a chapter shows of studies that belong together.
+
+    Parameters
+    ----------
+    kind
+        ``"windows"``, ``"reset"``, ``"stopping"``, ``"ranking"`` or ``"optimizers"``.
+    figures
+        In the settings of which figures, by the words that stand for each.
+    preset
+        Which size. Where one of them has nothing stored that holds today, all are shown at ``ci``.
+    """
+    found = {where: studies.shown(f"{kind}-figure-{n}", preset) for where, n in figures.items()}
+    if len({each.preset for each in found.values()}) > 1:
+        return shown(kind, figures, "ci")
+    return found
+
+
 # For the front page.
 
 
@@ -765,8 +784,8 @@ def _on_judging(name: str) -> str:
 
 
 def _stored(name: str) -> pd.DataFrame | None:
-    shown = studies.shown(name, "paper")
-    return shown.table if shown.preset == "paper" else None
+    found = studies.shown(name, "paper")
+    return found.table if found.preset == "paper" else None
 
 
 def _missing(name: str) -> str:

@@ -416,6 +416,17 @@ def stored(monkeypatch):
     return stand_in
 
 
+def test_studies_that_belong_together_are_shown_at_one_preset(stored):
+    stored({"reset-figure-4": 4, "reset-figure-7": 7, "windows-figure-4": 4})
+    found = practice.shown("reset", {"a": 4, "b": 7}, "paper")
+    assert {where: (each.preset, each.table) for where, each in found.items()} == {
+        "a": ("paper", 4),
+        "b": ("paper", 7),
+    }
+    found = practice.shown("windows", {"a": 4, "b": 7}, "paper")
+    assert {each.preset for each in found.values()} == {"ci"}
+
+
 def test_sentences_tell_the_numbers_of_the_stored_results(stored):
     jagged, flat = [0, 8, 0, 8, 0], [0, 2, 0, 2, 0]
     calm = paths({"forward": [jagged] * 3, "windowed(25)": [flat] * 3}, range(1201, 1206))
