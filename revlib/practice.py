@@ -687,7 +687,7 @@ STUDIES = (
     _stopping(5, seeds=10),
     _rankings(4, (0.003, 0.006, 0.0125, 0.025, 0.05, 0.1, 0.2), seeds=10),
     _rankings(5, (0.0025, 0.005, 0.01, 0.02, 0.04, 0.08), seeds=10),
-    _optimized(4, (*range(210, 291, 10), *range(291, 301)), _FEW, seeds=3),
+    _optimized(4, (*range(210, 291, 10), *range(291, 301)), _FEW, seeds=5),
     _optimized(7, range(95, 101), _FEW, seeds=3),
 )
 """The studies of Section 5 (:mod:`revlib.studies`)."""
