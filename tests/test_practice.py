@@ -367,6 +367,30 @@ def test_methods_read_what_they_say():
         assert row["excess"] == pytest.approx(excess, rel=1e-3, abs=1e-7)
 
 
+def test_what_each_method_looks_at(monkeypatch):
+    seen = []
+
+    def look(setting, rate, seed, order, recorded):
+        seen.append((order.name, list(recorded)))
+        return rate
+
+    monkeypatch.setattr(practice, "_mean_loss", look)
+    parameters = Ranking(SMALL, (0.01, 0.02), long=1400, last=200, budgets=(25, 400))
+    for method in practice.METHODS:
+        list(practice.ranking(parameters, 99, method))
+    assert seen[::2] == [  # once for each learning rate
+        ("forward", [*range(1210, 1401, 10)]),  # the long run, once for all methods
+        ("forward", [25]),
+        ("forward", [400]),
+        ("forward", [*range(25, 12, -1)]),
+        ("forward", [*range(400, 200, -20)]),
+        ("backward", [25]),
+        ("backward", [400]),
+        ("backward", [6]),
+        ("backward", [27]),
+    ]
+
+
 # The studies
 
 
