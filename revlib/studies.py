@@ -132,9 +132,15 @@ class Shown:
 
 def known() -> dict[str, Study]:
     """Return all studies by name."""
-    from revlib import implicit, regularizers, remedies, trajectories  # they import this module
+    from revlib import (  # they import this module
+        implicit,
+        practice,
+        regularizers,
+        remedies,
+        trajectories,
+    )
 
-    modules = (regularizers, implicit, remedies, trajectories)
+    modules = (regularizers, practice, implicit, trajectories, remedies)
     return {study.name: study for module in modules for study in module.STUDIES}
 
 

@@ -596,9 +596,6 @@ def test_the_front_page_shows_what_the_stored_results_say(book):
     )
 
 
-# Criteria about studies
-
-
 @pytest.mark.parametrize(
     ("ends", "verdict", "told"),
     [
@@ -615,3 +612,36 @@ def test_settles(store, ends, verdict, told):
     found = judge(claim(criterion="settles", orders=(FORWARD,), windows=windows))
     assert found.verdict == verdict
     assert told in found.evidence
+
+
+@pytest.mark.parametrize(
+    ("forward", "backward", "verdict"),
+    [
+        ([1, -2, 3, -4, 5, -5], [0.1, 0.2, -0.1, 0.1, 0, -0.2], "reproduced"),
+        ([0.1, 0.2, -0.1, 0.1, 0, -0.2], [1, -2, 3, -4, 5, -5], "not reproduced"),
+        ([1, -2, 3, -4, 5, -5], [-5, 1, -2, 3, -4, 5], "not reproduced"),
+        ([1, -2, 3, -4, 5, np.inf], [0.1, 0.2, -0.1, 0.1, 0, -0.2], "not reproduced"),
+        ([1, -2, 3, -4, 5, -5], [0] * 6, "not reproduced"),  # it does not move at all
+        ([1, -2], [0.1, 0.2], "not reproduced"),  # too few
+    ],
+)
+def test_narrower(forward, backward, verdict):
+    table = runs_of(paths([(0, 0, 0, v) for v in forward], [(0, 0, 0, v) for v in backward]))
+    narrower = claim(criterion="narrower", windows=((24, 32),))
+    found = CRITERIA["narrower"].judge(narrower, "test_loss", table)
+    assert found.verdict == verdict
+    assert found.evidence.startswith(f"Standard deviation over {len(forward)} seeds: at step 32")
+    assert len(found.cases) == len(forward)
+
+
+def test_narrower_is_judged_in_every_window():
+    wide, narrow = (1, -2, 3, -4, 5, -5), (0.1, 0.2, -0.1, 0.1, 0, -0.2)
+    forward = [(0, w, 0, w) for w in wide]
+    table = runs_of(paths(forward, [(0, n, 0, w) for n, w in zip(narrow, wide[::-1], strict=True)]))
+    found = CRITERIA["narrower"].judge(claim(criterion="narrower"), "test_loss", table)
+    assert found.verdict == "partly"
+    assert f"{np.std(wide, ddof=1):.2g} with forward" in found.evidence
+    first = found.cases[found.cases["first"] == 16]
+    off = np.abs(np.array(narrow) - np.mean(narrow)) - np.abs(np.array(wide) - np.mean(wide))
+    assert np.allclose(first["value"], off)
+    assert (first["holds"] == (off < 0)).all()
