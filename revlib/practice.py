@@ -680,7 +680,7 @@ _FEW = (10, 15, 20, 25, *range(31, 41))
 
 STUDIES = (
     _windows(4, 1200, 1400, (5, 10, 25, 50, 100), seeds=5),
-    _windows(7, 150, 200, (10, 25, 50), seeds=3),
+    _windows(7, 1950, 2000, (10, 25, 50), seeds=3),
     _resets(4, every=10, steps=1400, seeds=10),
     _resets(7, every=100, steps=2000, seeds=5),
     _stopping(4, seeds=5),
