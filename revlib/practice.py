@@ -726,7 +726,7 @@ def sentences() -> str:
     return "\n".join(
         f"- {told}"
         for told in (
-            _on_calm("windows-figure-4", 25),
+            _on_calm("windows-figure-4", 50),
             _on_loss("reset-figure-4", "reset when better"),
             _on_judging("ranking-figure-4"),
         )
