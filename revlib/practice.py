@@ -680,7 +680,7 @@ _FEW = (10, 15, 20, 25, *range(31, 41))
 
 STUDIES = (
     _windows(4, 1200, 1400, (5, 10, 25, 50, 100), seeds=5),
-    _windows(7, 150, 200, (10, 25, 50), seeds=3),
+    _windows(7, 1950, 2000, (10, 25, 50), seeds=3),
     _resets(4, every=10, steps=1400, seeds=10),
     _resets(7, every=100, steps=2000, seeds=5),
     _stopping(4, seeds=5),
@@ -726,7 +726,7 @@ def sentences() -> str:
     return "\n".join(
         f"- {told}"
         for told in (
-            _on_calm("windows-figure-4", 25),
+            _on_calm("windows-figure-4", 50),
             _on_loss("reset-figure-4", "reset when better"),
             _on_judging("ranking-figure-4"),
         )

@@ -453,13 +453,13 @@ def test_studies_that_belong_together_are_shown_at_one_preset(stored):
 
 def test_sentences_tell_the_numbers_of_the_stored_results(stored):
     jagged, flat = [0, 8, 0, 8, 0], [0, 2, 0, 2, 0]
-    calm = paths({"forward": [jagged] * 3, "windowed(25)": [flat] * 3}, range(1201, 1206))
+    calm = paths({"forward": [jagged] * 3, "windowed(50)": [flat] * 3}, range(1201, 1206))
     cost = {"forward": 100, "reset when better": 250}
     reset = end("kept_loss", {"forward": [1, 2], "reset when better": [3, 1.5]}, cost=cost)
     wrong = end("misranked", dict(zip(practice.METHODS, ([0.2], [0.1], [0.3], [0.4]), strict=True)))
     stored({"windows-figure-4": calm, "reset-figure-4": reset, "ranking-figure-4": wrong})
     first, second, third = practice.sentences().splitlines()
-    assert "windows of 25 steps, the test loss changes 4 times less from step to step" in first
+    assert "windows of 50 steps, the test loss changes 4 times less from step to step" in first
     assert "(95 % interval 4 to 4) at 3.5 times the cost" in first  # steps 1202 to 1205: 2, 3, 4, 5
     assert "it spreads 4 times less (MLP learning x², 3 seeds)" in first
     assert "do not look for it in the order" in second
