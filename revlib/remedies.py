@@ -396,7 +396,7 @@ def sentences() -> list[str]:
         "On Fashion-MNIST the backward order moves "
         f"{words(back['calmer'])} times less than the forward one in the last steps "
         f"(95 % interval {words(back['low'])} to {words(back['high'])}) and ends with a test loss "
-        f"of {back['loss']:.2f}; at the cost of one forward run, an exponential moving average moves "
+        f"of {back['loss']:.2f}; at the cost of one forward run, an exponential average moves "
         f"{words(average['calmer'])} times less and ends with {average['loss']:.2f}, linear decay "
         f"{words(decay['calmer'])} times less, with {decay['loss']:.2f}. Spent on longer training "
         "with decay, what the last backward steps cost leads to a test loss of "
