@@ -379,7 +379,7 @@ def sentences() -> list[str]:
     tables = {name: summary(each.table, each.size.parameters) for name, each in found.items()}
     wins = {name: rivals(table) for name, table in tables.items()}
     mlp = tables["figure-7"]
-    back, decay = mlp.loc["backward"], mlp.loc["linear decay"]
+    back, average, decay = (mlp.loc[name] for name in ("backward", "EMA", "linear decay"))
     longer = mlp.loc["longer, linear decay"]
     words = stability.rounded
     per_task = ", ".join(
@@ -395,10 +395,12 @@ def sentences() -> list[str]:
         "runs on Fashion-MNIST.",
         "On Fashion-MNIST the backward order moves "
         f"{words(back['calmer'])} times less than the forward one in the last steps "
-        f"(95 % interval {words(back['low'])} to {words(back['high'])}), and linear decay, at one "
-        f"forward run, {words(decay['calmer'])} times less ({words(decay['low'])} to "
-        f"{words(decay['high'])}); spent on longer training with decay, what these last backward "
-        f"steps cost brings the test loss from {back['loss']:.2f} to {longer['loss']:.2f}.",
+        f"(95 % interval {words(back['low'])} to {words(back['high'])}) and ends with a test loss "
+        f"of {back['loss']:.2f}; at the cost of one forward run, an exponential average moves "
+        f"{words(average['calmer'])} times less and ends with {average['loss']:.2f}, linear decay "
+        f"{words(decay['calmer'])} times less, with {decay['loss']:.2f}. Spent on longer training "
+        "with decay, what the last backward steps cost leads to a test loss of "
+        f"{longer['loss']:.2f}.",
     ]
 
 

@@ -228,7 +228,8 @@ def test_the_sentences_say_what_is_stored(published):
     found = remedies.shown("paper")["figure-7"]
     summary = remedies.summary(found.table, found.size.parameters)
     assert f"{summary.loc['backward', 'calmer']:.2g} times less than the forward one" in second
-    assert f"from {summary.loc['backward', 'loss']:.2f} to" in second
+    assert f"ends with a test loss of {summary.loc['backward', 'loss']:.2f};" in second
+    assert f"a test loss of {summary.loc['longer, linear decay', 'loss']:.2f}." in second
     assert f"{len(remedies.rivals(summary))} on the task of Figure 7" in first
 
 
