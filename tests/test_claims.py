@@ -565,7 +565,9 @@ def test_the_command_line_shows_and_writes_the_verdicts(project, store, capsys):
     assert capsys.readouterr().out.startswith("a: reproduced on 3 seeds. Spread of forward")
     assert cli.main(["claims", "--write"]) == 0
     page = project / "book" / "verdicts.md"
-    assert capsys.readouterr().out == f"{page}\n"
+    advice = page.with_name("advice.md")
+    assert capsys.readouterr().out == f"{page}\n{advice}\n"
+    assert advice.read_text(encoding="utf-8").count("Not yet run") == 4
     assert page.read_text(encoding="utf-8") == claims.front()
     write(project, entry(chapter="some"))
     assert cli.main(["claims"]) == 2

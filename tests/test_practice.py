@@ -478,26 +478,3 @@ def test_a_lower_loss_turns_the_advice_round(stored):
     assert "try it in the order" in second
     assert first == "- Not yet run: `revlib run windows-figure-4`."
     assert third == "- Not yet run: `revlib run ranking-figure-4`."
-
-
-# What is published
-
-
-@pytest.fixture
-def published(monkeypatch):
-    """The results that the book publishes."""
-    monkeypatch.chdir(ROOT)
-
-
-@pytest.mark.parametrize("study", practice.STUDIES, ids=lambda study: study.name)
-def test_all_seeds_of_a_study_are_published_and_hold_today(study, published):
-    assert not studies.stale(study.name), f"renew them: revlib audit {study.name}"
-    shown = studies.shown(study.name, "paper")
-    assert shown.preset == "paper"
-    assert set(shown.table["seed"]) == set(study.preset("paper").seeds)
-
-
-def test_the_front_page_has_its_sentences(published):
-    told = practice.sentences()
-    assert told.count("\n- ") == 2
-    assert "Not yet run" not in told

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from revlib import averaging, experiments, figures, remedies, studies
+from revlib import averaging, experiments, figures, remedies, stability, studies
 from revlib.iterates import iterates
 from revlib.maps import Trainer, TrainingStep
 from revlib.orders import backward, forward, windowed
@@ -207,14 +207,14 @@ def published(monkeypatch):
     monkeypatch.chdir(Path(__file__).parent.parent)
 
 
-def test_without_results_there_are_no_sentences(monkeypatch, tmp_path):
+def test_without_results_the_sentence_says_so(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     short = {
         name: dataclasses.replace(study, presets=study.presets | {"ci": _tiny_size(study)})
         for name, study in studies.known().items()
     }
     monkeypatch.setattr(studies, "known", lambda: short)
-    assert remedies.sentences() == []
+    assert remedies.sentence() == "Not yet run: `revlib run remedies-figure-7`."
 
 
 def _tiny_size(study):
@@ -223,21 +223,12 @@ def _tiny_size(study):
     )
 
 
-def test_the_sentences_say_what_is_stored(published):
-    first, second = remedies.sentences()
+def test_the_sentence_says_what_is_stored(published):
     found = remedies.shown("paper")["figure-7"]
     summary = remedies.summary(found.table, found.size.parameters)
-    assert f"{summary.loc['backward', 'calmer']:.2g} times less than the forward one" in second
-    assert f"ends with a test loss of {summary.loc['backward', 'loss']:.2f};" in second
-    assert f"a test loss of {summary.loc['longer, linear decay', 'loss']:.2f}." in second
-    assert f"{len(remedies.rivals(summary))} on the task of Figure 7" in first
-
-
-@pytest.mark.parametrize("study", remedies.STUDIES, ids=lambda study: study.name)
-def test_no_published_result_is_stale(published, study):
-    assert not studies.stale(study.name), f"renew them: revlib audit {study.name}"
-    assert studies.shown(study.name, "paper").preset == "paper"
-
-
-def test_published_points_are_found_again(published):
-    assert studies.audit("remedies-figure-4")["equal"].all()
+    told = remedies.sentence()
+    for name in ("EMA", "linear decay", "backward"):
+        row = summary.loc[name]
+        assert f"{stability.rounded(row['calmer'])} times less" in told
+        assert f" {row['loss']:.2f}" in told
+    assert f"costs {stability.rounded(summary.loc['backward', 'path'])} forward runs" in told

@@ -3,14 +3,13 @@
 import copy
 import dataclasses
 import itertools
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pytest
 import torch
 from torch import nn
 
-from revlib import averaging, datasets, figures, studies, tasks, trajectories
+from revlib import averaging, figures, studies, tasks, trajectories
 from revlib.trajectories import FAR, Parameters
 
 SETTING = trajectories._setting("ci").changed(hidden=(8,), train_examples=50, test_examples=50)
@@ -172,24 +171,6 @@ def test_the_figure_of_the_cases():
     assert [ax.get_title() for ax in figure.axes] == ["one", "two", "three"]
     assert len(figure.axes[0].lines) == 2 * (2 + 1)  # seeds, and the entry of the legend
     plt.close(figure)
-
-
-@pytest.fixture
-def published(monkeypatch):
-    monkeypatch.chdir(Path(__file__).parent.parent)
-
-
-@pytest.mark.parametrize("study", trajectories.STUDIES, ids=lambda study: study.name)
-def test_no_published_result_is_stale(published, study):
-    assert not studies.stale(study.name), f"renew them: revlib audit {study.name}"
-    assert studies.shown(study.name, "paper").preset == "paper"
-
-
-def test_published_points_are_found_again(published):
-    data = datasets.path("fashion_mnist")
-    if not data.exists():
-        pytest.skip(f"{data} is missing: `revlib data fashion_mnist` fetches it")
-    assert studies.audit("single-step")["equal"].all()
 
 
 def test_one_missing_study_makes_all_small(monkeypatch, tmp_path):
