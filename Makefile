@@ -77,7 +77,7 @@ bench: $(ENV) ## time backward runs against the plain loop (on a machine that do
 	env -u OMP_NUM_THREADS -u MKL_NUM_THREADS -u OPENBLAS_NUM_THREADS $(VENV)/bin/revlib bench
 
 .PHONY: verdicts
-verdicts: $(ENV) ## judge the claims from the stored results, for the book's front page
+verdicts: $(ENV) ## judge the claims from the stored results, and draw the advice, for the front page
 	$(VENV)/bin/revlib claims --write
 
 .PHONY: picture

@@ -39,6 +39,7 @@ QUANTITIES = {
 """What can be measured of an iterate, in words."""
 
 ENOUGH_SEEDS = 3
+SETTLED = 0.1  # the part of an early fall that a settled path may still move
 SIGN_TEST_SEEDS = 5  # with fewer, even if all agree, a coin toss is not ruled out at 5 %
 
 
@@ -432,6 +433,72 @@ def _lower_in_turn(claim: Claim, quantity: str, paths: pd.DataFrame) -> _Reading
     )
 
 
+def _nearer(claim: Claim, quantity: str, paths: pd.DataFrame) -> _Reading:
+    own, near, far = claim.orders
+    cases = []
+    for first, last in claim.windows:
+        step = paths.loc[paths["step"].between(first, last), "step"].max()
+        at = paths[paths["step"] == step].pivot(index="seed", columns="order", values=quantity)
+        distance = at.sub(at[own], axis=0).abs().fillna(np.inf)  # from or to one that has diverged
+        ratio = distance[near] / distance[far]
+        cases.append(_cases(step, step, ratio, distance[near] < distance[far]))
+    found = pd.concat(cases, ignore_index=True)
+    return _Reading(
+        _share(found),
+        f"Distance of {near} from {own} divided by that of {far} from it: "
+        f"median {found['value'].median():.2g}; below 1 in {_count(found)}.",
+        found,
+    )
+
+
+def _settles(claim: Claim, quantity: str, paths: pd.DataFrame) -> _Reading:
+    (order,) = claim.orders
+    changes = []
+    for first, last in (claim.windows[0], claim.windows[-1]):
+        inside = paths[paths["step"].between(first, last)].set_index("seed")
+        ends = [inside["step"] == step for step in (inside["step"].max(), inside["step"].min())]
+        changes.append(inside.loc[ends[0], quantity] - inside.loc[ends[1], quantity])
+    early, late = changes
+    share = late.abs() / early.abs()
+    found = _cases(*claim.windows[-1], share, (early < 0) & (share < SETTLED))
+    return _Reading(
+        _share(found),
+        f"Change of {order} over steps {claim.windows[-1][0]} to {claim.windows[-1][1]} divided by "
+        f"its change over steps {claim.windows[0][0]} to {claim.windows[0][1]}: median "
+        f"{share.median():.2g}; a fall, and below {SETTLED:g}, in {_count(found)}.",
+        found,
+    )
+
+
+def _narrower(claim: Claim, quantity: str, paths: pd.DataFrame) -> _Reading:
+    first_order, second_order = claim.orders
+    cases, sure, words = [], [], []
+    for first, last in claim.windows:
+        step = paths.loc[paths["step"].between(first, last), "step"].max()
+        at = paths[paths["step"] == step].pivot(index="seed", columns="order", values=quantity)
+        at = at.where(np.isfinite(at))
+        off = (at - at.mean()).abs()
+        change = off[second_order] - off[first_order]
+        cases.append(_cases(step, step, change, change < 0))
+        spread, p = at.std(), 1.0
+        if len(at) >= ENOUGH_SEEDS and at.notna().all(axis=None) and spread.min() > 0:
+            # Pitman and Morgan: of two variables that come in pairs, the sum is correlated with
+            # the difference if and only if their variances differ.
+            total, gap = at[first_order] + at[second_order], at[first_order] - at[second_order]
+            p = scipy.stats.pearsonr(total, gap, alternative="greater").pvalue
+        sure.append(p <= 0.05)
+        words.append(
+            f"at step {step} {spread[first_order]:.2g} with {first_order}, "
+            f"{spread[second_order]:.2g} with {second_order} (p = {p:.2g})"
+        )
+    verdict = "reproduced" if all(sure) else "partly" if any(sure) else "not reproduced"
+    return _Reading(
+        verdict,
+        f"Standard deviation over {stability.counted(len(at), 'seed')}: {', '.join(words)}.",
+        pd.concat(cases, ignore_index=True),
+    )
+
+
 class Criterion(NamedTuple):
     """How a claim is judged.
 
@@ -489,6 +556,29 @@ CRITERIA = {
         "neighbours. *Partly*: for some. A path that has diverged is not the lower one.",
         None,
         _lower_in_turn,
+    ),
+    "nearer": Criterion(
+        "On each seed, at the last step of each window, the value of the second order is nearer to "
+        "that of the first than the value of the third is. *Reproduced*: in all cases, on at "
+        "least three seeds. *Partly*: in more than half. A path that has diverged is infinitely "
+        "far.",
+        3,
+        _nearer,
+    ),
+    "settles": Criterion(
+        "On each seed the path falls over the first window, and from the first to the last step of "
+        f"the last window it changes by less than {SETTLED:.0%} of that. *Reproduced*: on all "
+        "seeds, at least three. *Partly*: on more than half.",
+        1,
+        _settles,
+    ),
+    "narrower": Criterion(
+        "At the last step of each window, the values of the second order spread less over the "
+        "seeds than those of the first: their variances differ by the one-sided test of Pitman "
+        "and Morgan for paired values, at 5 %. *Reproduced*: at each of these steps. *Partly*: at "
+        "some. A spread in which a path has diverged is not compared, nor one of zero.",
+        2,
+        _narrower,
     ),
 }
 """The criteria by name."""

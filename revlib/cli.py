@@ -10,7 +10,17 @@ from collections.abc import Sequence
 from concurrent.futures import BrokenExecutor
 from typing import Any, NoReturn
 
-from revlib import benchmark, claims, datasets, experiments, results, runs, stability, studies
+from revlib import (
+    benchmark,
+    claims,
+    datasets,
+    experiments,
+    overview,
+    results,
+    runs,
+    stability,
+    studies,
+)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -83,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("claims", help="what the stored results say of the claims")
     command.set_defaults(do=_claims)
     command.add_argument(
-        "--write", action="store_true", help="write the table for the book's front page"
+        "--write", action="store_true", help="write tables and advice for the book's front page"
     )
 
     command = commands.add_parser("bench", help="time a backward run here, and store the result")
@@ -235,9 +245,9 @@ def _audit_study(options: argparse.Namespace) -> int:
 
 def _claims(options: argparse.Namespace) -> int:
     if options.write:
-        page = claims.page()
-        page.write_text(claims.front(), encoding="utf-8")
-        print(page)
+        for page, text in ((claims.page(), claims.front()), (overview.page(), overview.advice())):
+            page.write_text(text, encoding="utf-8")
+            print(page)
     else:
         for row in claims.table().itertuples():
             seeds = stability.counted(row.seeds, "seed")

@@ -19,8 +19,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 __all__ = [
+    "cases",
     "clouds",
     "comparison",
+    "costs",
     "curves",
     "distributions",
     "growth",
@@ -33,6 +35,7 @@ __all__ = [
     "quadrants",
     "ratios",
     "scaling",
+    "sweeps",
     "theme",
     "variants",
     "weights",
@@ -428,7 +431,7 @@ def scaling(
     ax.set_xscale("log")
     ax.set_yscale("log")
     ticks = sorted({value for x, *_ in measured.values() for value in x})
-    ax.set_xticks(ticks, [f"{tick:.2g}" for tick in ticks])
+    ax.set_xticks(ticks, [f"{float(f'{tick:.2g}'):g}" for tick in ticks])  # 320 and not 3.2e+02
     ax.xaxis.minorticks_off()
     ax.set_xlabel(xlabel)
     ax.set_ylabel(ylabel)
@@ -778,6 +781,141 @@ def variants(table: pd.DataFrame, xlabel: str) -> Figure:
     return figure
 
 
+def sweeps(
+    panels: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]]], ylabel: str
+) -> Figure:
+    """Draw how a quantity depends on parameters that were swept, two panels to a row.
+
+    Parameters
+    ----------
+    panels : mapping from str to a mapping from str to a tuple of numpy.ndarray
+        For each panel, under the label of its x axis, its lines: the parameter (positive, on a
+        logarithmic axis), and mean and standard deviation of the quantity, drawn as an error bar.
+        A line that stands in several panels looks the same in all of them.
+    ylabel : str
+        What the quantity is.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    rows = -(-len(panels) // 2)
+    figure, axes = plt.subplots(
+        rows, 2, figsize=(1.2 * _WIDTH, 0.9 + 2.5 * rows), sharey=True, squeeze=False
+    )
+    names = dict.fromkeys(name for lines in panels.values() for name in lines)
+    looks = {name: (f"C{i}", "os^Dv"[i % 5]) for i, name in enumerate(names)}
+    for ax in axes.flat[len(panels) :]:
+        ax.remove()
+    for ax, (xlabel, lines) in zip(axes.flat, panels.items(), strict=False):
+        for name, (x, mean, spread) in lines.items():
+            color, marker = looks[name]
+            ax.errorbar(
+                x, mean, spread, color=color, marker=marker, markersize=5, capsize=2, label=name
+            )
+        _logarithmic(ax.xaxis)
+        ax.set_xlabel(xlabel)
+    for ax in axes[:, 0]:
+        ax.set_ylabel(ylabel)
+    _legend(figure, _handles(figure.axes))
+    return figure
+
+
+def costs(table: pd.DataFrame, quantities: Mapping[str, str]) -> Figure:
+    """Draw what trainings reach against what they cost: a column of panels for each task.
+
+    Each training has a large marker at its geometric mean over the seeds, and a small one for each
+    seed. A line leads from the cost of its last steps to that of its whole path, where that is
+    more. Both axes are logarithmic; a training that was lost on a seed, or does not move, is not
+    drawn.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        One row per task, training and seed: ``task``, ``training``, ``last`` and ``path`` (costs,
+        in forward runs) and the quantities.
+    quantities : mapping from str to str
+        The columns that are drawn, from top to bottom, with their words.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    tasks = list(dict.fromkeys(table["task"]))
+    figure, axes = plt.subplots(
+        len(quantities),
+        len(tasks),
+        figsize=(max(_WIDTH, 2.5 * len(tasks)), 1.3 + 2.6 * len(quantities)),
+        sharex=True,
+        squeeze=False,
+    )
+    _, _, *palette = sns.color_palette("colorblind")  # without those of forward and backward
+    marks = "^vDPpX<>hd"
+    for place, (name, own) in enumerate(table.groupby("training", sort=False)):
+        style = _STYLES.get(name) or {"color": palette[place % 8], "marker": marks[place % 10]}
+        color, marker = style["color"], style["marker"]
+        for column, words in zip(axes.T, tasks, strict=True):
+            seeds = own[own["task"] == words]
+            for ax, quantity in zip(column, quantities, strict=True):
+                values = seeds[quantity].where(seeds[quantity] > 0)
+                if not len(seeds) or not np.isfinite(values).all():
+                    continue
+                mean, (last, path) = np.exp(np.log(values).mean()), seeds[["last", "path"]].iloc[0]
+                last, path = (1.03**place * cost for cost in (last, path))  # side by side
+                ax.plot([last, path], [mean, mean], color=color, linewidth=1, linestyle=":")
+                ax.plot([last] * len(values), values, marker, color=color, markersize=3, alpha=0.4)
+                ax.plot(
+                    last, mean, marker, color=color, markersize=8, markeredgecolor="w", label=name
+                )
+                _logarithmic(ax.xaxis)
+                ax.set_yscale("log")
+    for ax, task in zip(axes[0], tasks, strict=True):
+        ax.set_title(task)
+    for ax, words in zip(axes[:, 0], quantities.values(), strict=True):
+        ax.set_ylabel(words)
+    for ax in axes[-1]:
+        ax.set_xlabel("cost, in forward runs")
+    _legend(figure, _handles(axes.flat), columns=4)
+    return figure
+
+
+def cases(panels: Mapping[str, tuple[pd.DataFrame, str, str, str]]) -> Figure:
+    """Draw the cases of several studies, a panel each: one line for each case and seed.
+
+    Parameters
+    ----------
+    panels : mapping from str to tuple
+        For each panel, under its title: the rows of a study, the column that is drawn, the words
+        for the x axis, and the scales of the two axes, ``"linear linear"`` or ``"symlog log"``,
+        say. The y axis says the column's name.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    rows = -(-len(panels) // 2)
+    figure, axes = plt.subplots(rows, 2, figsize=(1.4 * _WIDTH, 3.4 * rows), squeeze=False)
+    palette, lines = sns.color_palette("colorblind"), ["-", (0, (4, 1)), ":", "-."]
+    for ax in axes.flat[len(panels) :]:
+        ax.remove()
+    for ax, (title, (table, quantity, words, scales)) in zip(
+        axes.flat, panels.items(), strict=False
+    ):
+        for place, (name, case) in enumerate(table.groupby("order", sort=False)):
+            style = {"color": palette[place], "linestyle": lines[place], "linewidth": 1.2}
+            for _, path in case.groupby("seed"):
+                ax.plot(path["step"], path[quantity], **style)
+            ax.plot([], [], label=name, **style)
+        x, y = scales.split()
+        ax.set_xscale(x)
+        ax.set_yscale(y)
+        ax.set_title(title)
+        ax.set_xlabel(words)
+        ax.set_ylabel(quantity)
+        ax.legend(fontsize=9)
+    return figure
+
+
 def _logarithmic(axis: XAxis | YAxis) -> None:
     """Make an axis logarithmic, with plain numbers on it."""
     (axis.axes.set_xscale if isinstance(axis, XAxis) else axis.axes.set_yscale)("log")
@@ -854,6 +992,8 @@ def _handles(axes: Iterable[Axes]) -> dict[str, Artist]:
     }
 
 
-def _legend(figure: Figure, handles: Mapping[str, Artist | tuple[Artist, ...]]) -> None:
+def _legend(
+    figure: Figure, handles: Mapping[str, Artist | tuple[Artist, ...]], columns: int = 3
+) -> None:
     """Put one legend above the whole figure."""
-    figure.legend(handles.values(), handles, loc="outside upper center", ncols=3)
+    figure.legend(handles.values(), handles, loc="outside upper center", ncols=columns)

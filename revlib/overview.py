@@ -1,14 +1,15 @@
-"""All experiments side by side: contraction against calm, and what the unstated choices change."""
+"""All experiments side by side: contraction against calm, unstated choices, and what to do."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from revlib import experiments, runs, stability
+from revlib import experiments, practice, remedies, results, runs, stability
 
 ORDERS = ("forward", "backward")
 
@@ -186,6 +187,22 @@ def _in_both(motion: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of motion whose seed and step were measured in both orders."""
     both = motion[motion["order"].isin(ORDERS)]
     return both[both.groupby(["seed", "step"])["order"].transform("nunique") == len(ORDERS)]
+
+
+# What to do
+
+
+def page() -> Path:
+    """Return the file that the book's front page includes: :func:`advice`, written down."""
+    return results.root().with_name("advice.md")
+
+
+def advice() -> str:
+    """Return when the order of iteration is worth a thought, and what does as much for less.
+
+    A list in Markdown, with numbers from the stored results of preset ``paper``.
+    """
+    return f"{practice.sentences()}\n- {remedies.sentence()}\n"
 
 
 # What the pilot found

@@ -132,9 +132,16 @@ class Shown:
 
 def known() -> dict[str, Study]:
     """Return all studies by name."""
-    from revlib import regularizers  # they import this module
+    from revlib import (  # they import this module
+        implicit,
+        practice,
+        regularizers,
+        remedies,
+        trajectories,
+    )
 
-    return {study.name: study for module in (regularizers,) for study in module.STUDIES}
+    modules = (regularizers, practice, implicit, trajectories, remedies)
+    return {study.name: study for module in modules for study in module.STUDIES}
 
 
 def get(name: str) -> Study:

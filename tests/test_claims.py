@@ -256,6 +256,35 @@ def test_lower_in_turn(store, ends, verdict, count):
     assert "Change at step 32" in found.evidence
 
 
+@pytest.mark.parametrize(
+    ("ends", "verdict", "count"),  # of the first, the near and the far order, on each seed
+    [
+        ([(1, 2, 4), (1, 0, -2), (1, 1, 0)], "reproduced", "3 of 3"),
+        ([(1, 2, 4), (1, 0, -2)], "partly", "2 of 2"),
+        ([(1, 2, 4), (1, 4, 0), (1, 1, 0)], "partly", "2 of 3"),
+        ([(1, 4, 2), (1, 2, 4)], "not reproduced", "1 of 2"),
+        ([(1, 2, 0)] * 3, "not reproduced", "0 of 3"),  # both equally far
+        ([(1, 2, np.nan)] * 3, "reproduced", "3 of 3"),
+        ([(1, np.nan, 2)] * 3, "not reproduced", "0 of 3"),
+        ([(np.nan, 1, 2)] * 3, "not reproduced", "0 of 3"),
+    ],
+)
+def test_nearer(store, ends, verdict, count):
+    names = (FORWARD, RESET, BACKWARD)
+    store(
+        test_loss={
+            (seed, name): (0, 0, 0, end)
+            for seed, of_seed in enumerate(ends)
+            for name, end in zip(names, of_seed, strict=True)
+        }
+    )
+    found = judge(claim(criterion="nearer", orders=names, windows=((24, 32),)))
+    assert (found.verdict, found.seeds) == (verdict, len(ends))
+    assert f"below 1 in {count} cases" in found.evidence
+    assert f"Distance of {RESET} from {FORWARD} divided by that of {BACKWARD}" in found.evidence
+    assert set(found.per_seed["last"]) == {32}
+
+
 @dataclasses.dataclass(frozen=True)
 class Nothing:
     """The parameters of a study that depends on none."""
@@ -435,7 +464,7 @@ def test_windows_are_the_bursts_where_none_are_given(project, monkeypatch):
     [
         (
             {"experiment": "none"},
-            "The claim 'a' has the unknown experiment 'none'. Valid are: figure-1.*tiny",
+            "The claim 'a' has the unknown experiment 'none'. Valid are: .*figure-1.*tiny",
         ),
         (
             {"quantity": "speed"},
@@ -536,7 +565,9 @@ def test_the_command_line_shows_and_writes_the_verdicts(project, store, capsys):
     assert capsys.readouterr().out.startswith("a: reproduced on 3 seeds. Spread of forward")
     assert cli.main(["claims", "--write"]) == 0
     page = project / "book" / "verdicts.md"
-    assert capsys.readouterr().out == f"{page}\n"
+    advice = page.with_name("advice.md")
+    assert capsys.readouterr().out == f"{page}\n{advice}\n"
+    assert advice.read_text(encoding="utf-8").count("Not yet run") == 4
     assert page.read_text(encoding="utf-8") == claims.front()
     write(project, entry(chapter="some"))
     assert cli.main(["claims"]) == 2
@@ -565,3 +596,54 @@ def test_the_front_page_shows_what_the_stored_results_say(book):
     assert claims.page().read_text(encoding="utf-8") == claims.front(), (
         "run `revlib claims --write`"
     )
+
+
+@pytest.mark.parametrize(
+    ("ends", "verdict", "told"),
+    [
+        ([(9, 1, 1, 0.5), (9, 1, 1, 1.5), (9, 1, 1, 1)], "reproduced", "median 0.062"),
+        ([(9, 1, 1, 0.5), (9, 1, 1, 1.5)], "partly", "in 2 of 2"),
+        ([(9, 1, 1, 0.5), (9, 1, 1, 1.5), (9, 1, 1, 0)], "partly", "in 2 of 3"),
+        ([(1, 9, 9, 9)] * 3, "not reproduced", "in 0 of 3"),  # it has risen
+        ([(9, 1, 1, np.inf)] * 3, "not reproduced", "in 0 of 3"),
+    ],
+)
+def test_settles(store, ends, verdict, told):
+    store(test_loss={(seed, FORWARD): path for seed, path in enumerate(ends)})
+    windows = ((8, 16), (24, 32))
+    found = judge(claim(criterion="settles", orders=(FORWARD,), windows=windows))
+    assert found.verdict == verdict
+    assert told in found.evidence
+
+
+@pytest.mark.parametrize(
+    ("forward", "backward", "verdict"),
+    [
+        ([1, -2, 3, -4, 5, -5], [0.1, 0.2, -0.1, 0.1, 0, -0.2], "reproduced"),
+        ([0.1, 0.2, -0.1, 0.1, 0, -0.2], [1, -2, 3, -4, 5, -5], "not reproduced"),
+        ([1, -2, 3, -4, 5, -5], [-5, 1, -2, 3, -4, 5], "not reproduced"),
+        ([1, -2, 3, -4, 5, np.inf], [0.1, 0.2, -0.1, 0.1, 0, -0.2], "not reproduced"),
+        ([1, -2, 3, -4, 5, -5], [0] * 6, "not reproduced"),  # it does not move at all
+        ([1, -2], [0.1, 0.2], "not reproduced"),  # too few
+    ],
+)
+def test_narrower(forward, backward, verdict):
+    table = runs_of(paths([(0, 0, 0, v) for v in forward], [(0, 0, 0, v) for v in backward]))
+    narrower = claim(criterion="narrower", windows=((24, 32),))
+    found = CRITERIA["narrower"].judge(narrower, "test_loss", table)
+    assert found.verdict == verdict
+    assert found.evidence.startswith(f"Standard deviation over {len(forward)} seeds: at step 32")
+    assert len(found.cases) == len(forward)
+
+
+def test_narrower_is_judged_in_every_window():
+    wide, narrow = (1, -2, 3, -4, 5, -5), (0.1, 0.2, -0.1, 0.1, 0, -0.2)
+    forward = [(0, w, 0, w) for w in wide]
+    table = runs_of(paths(forward, [(0, n, 0, w) for n, w in zip(narrow, wide[::-1], strict=True)]))
+    found = CRITERIA["narrower"].judge(claim(criterion="narrower"), "test_loss", table)
+    assert found.verdict == "partly"
+    assert f"{np.std(wide, ddof=1):.2g} with forward" in found.evidence
+    first = found.cases[found.cases["first"] == 16]
+    off = np.abs(np.array(narrow) - np.mean(narrow)) - np.abs(np.array(wide) - np.mean(wide))
+    assert np.allclose(first["value"], off)
+    assert (first["holds"] == (off < 0)).all()

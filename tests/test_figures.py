@@ -395,6 +395,33 @@ def test_motion_of_what_does_not_move_or_has_diverged_is_drawn(value):
     assert [ax.get_yscale() for ax in figure.axes] == ["linear"] * 3
 
 
+def test_sweeps_draw_each_line_with_its_error_bars_and_one_look():
+    x, mean, spread = (
+        np.array([0.1, 0.2, 0.4]),
+        np.array([1.0, 3.0, 2.0]),
+        np.array([0.1, 0.2, 0.3]),
+    )
+    both = {"a": (x, mean, spread), "b": (2 * x, mean + 1, spread)}
+    figure = figures.sweeps({"rate": both, "ratio": {"b": (x, mean, spread)}, "rest": both}, "y")
+    render(figure)
+    panels = figure.axes
+    assert [ax.get_xlabel() for ax in panels] == ["rate", "ratio", "rest"]
+    assert [panels[0].get_ylabel(), panels[2].get_ylabel()] == ["y", "y"]
+    assert all(ax.get_xscale() == "log" for ax in panels)
+    looks = []
+    for ax, name, shift in ((panels[0], "b", 1), (panels[1], "b", 0), (panels[2], "b", 1)):
+        (drawn,) = (one for one in ax.containers if one.get_label() == name)
+        line, _, (bars,) = drawn.lines
+        np.testing.assert_allclose(line.get_xdata(), x * (1 + shift))
+        np.testing.assert_allclose(line.get_ydata(), mean + shift)
+        lengths = [np.ptp(segment[:, 1]) for segment in bars.get_segments()]
+        np.testing.assert_allclose(lengths, 2 * spread)
+        looks.append((to_rgb(line.get_color()), line.get_marker()))
+    assert len(set(looks)) == 1
+    (other,) = (one for one in panels[0].containers if one.get_label() == "a")
+    assert (to_rgb(other.lines[0].get_color()), other.lines[0].get_marker()) != looks[0]
+
+
 def test_the_largest_figure_of_the_paper_embeds_small():
     table = learning(seeds=range(5), steps=range(2001))
     assert len(render(figures.curves(table))) < 1.5e6

@@ -1,6 +1,7 @@
 """Experiments side by side: against numbers worked out by hand, and with results missing."""
 
 import dataclasses
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -302,3 +303,11 @@ def test_quadrants_show_each_seed_and_the_mean(logx):
     assert ax.get_xscale() == ("log" if logx else "linear")
     assert ax.get_yscale() == "log"
     plt.close(figure)
+
+
+def test_the_front_page_gives_the_advice_that_the_stored_results_give(monkeypatch):
+    monkeypatch.chdir(Path(__file__).parent.parent)
+    told = overview.advice()
+    assert overview.page().read_text(encoding="utf-8") == told, "run `revlib claims --write`"
+    assert "Not yet run" not in told
+    assert told.count("\n- ") == 3
