@@ -241,14 +241,17 @@ def front() -> str:
     after :data:`FULL_TABLE`, a row for each claim.
     """
     rows = list(_verdicts(None))
-    counts = {name: sum(row.verdict == name for row in rows) for name in VERDICTS}
-    told = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+    paper = [row for row in rows if row.claim.experiment.startswith("figure-")]
+    beyond = [row for row in rows if not row.claim.experiment.startswith("figure-")]
     chapters: dict[str, list[Verdict]] = {}
     for row in rows:
         chapters.setdefault(row.claim.chapter, []).append(row)
     return "\n".join(
         [
-            f"Claims about the experiments: {len(rows)}. Verdicts: {told}.",
+            f"Claims of the paper about its experiments: {_counted(paper)}.",
+            "",
+            "Statements beyond it (its conjectures, those of companion papers, comparisons with "
+            f"other methods): {_counted(beyond)}.",
             "",
             "| chapter | claims by verdict | seeds |",
             "| --- | --- | --- |",
@@ -688,6 +691,12 @@ def _verdicts(chapter: str | None) -> Iterator[Verdict]:
 def _named(row: Verdict) -> str:
     few = 0 < row.seeds < ENOUGH_SEEDS and row.verdict != "not yet run"
     return f"**{row.verdict}**" + f" ({stability.counted(row.seeds, 'seed')} only)" * few
+
+
+def _counted(rows: list[Verdict]) -> str:
+    counts = {name: sum(row.verdict == name for row in rows) for name in VERDICTS}
+    told = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+    return f"{len(rows)}" + (f", of which {told}" if told else "")
 
 
 def _by_verdict(rows: list[Verdict]) -> str:

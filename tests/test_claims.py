@@ -530,7 +530,8 @@ def test_front_and_chapter_tell_the_same(project, store):
     assert list(table["verdict"]) == ["reproduced", "not yet run"]
     assert list(table["seeds"]) == [3, 3]
     front, chapter = claims.front().splitlines(), claims.of_chapter("none").splitlines()
-    assert front[0] == ("Claims about the experiments: 2. Verdicts: 1 reproduced, 1 not yet run.")
+    assert front[0] == "Claims of the paper about its experiments: 0."
+    assert front[2].endswith("other methods): 2, of which 1 reproduced, 1 not yet run.")
     summary = front[: front.index(claims.FULL_TABLE)]
     assert "| {doc}`chapters/none` | **reproduced**: a; **not yet run**: b | 3 |" in summary
     where = "{doc}`Section 0 <chapters/none>`"
