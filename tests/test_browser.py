@@ -155,11 +155,16 @@ def test_the_page_is_accessible_light_and_dark(visit, browser):
     assert not dark
 
 
+REACHABLE = """() => [...document.querySelectorAll("pre, .pst-scrollable-table-container, .output")]
+    .every(each => each.scrollWidth <= each.clientWidth || each.tabIndex === 0)"""
+
+
 def test_the_page_fits_a_phone(visit):
     visit.tab.set_viewport_size(PHONE)
     assert visit.tab.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
     assert not visit.tab.evaluate(STICKING_OUT)
-    # What scrolls there must be within a keyboard's reach.
+    # What scrolls there must be within a keyboard's reach, once the page has noticed its new width.
+    visit.tab.wait_for_function(REACHABLE)
     found = visit.findings(runOnly=["scrollable-region-focusable"])
     visit.tab.set_viewport_size(WIDE)
     assert not found
