@@ -200,8 +200,15 @@ class Study:
 
     @property
     def windows(self) -> list[tuple[int, int]]:
-        """The ranges of consecutive steps over which fluctuation is measured."""
-        return self.experiment.preset(self.preset).windows
+        """The ranges of steps over which fluctuation is measured.
+
+        The runs of consecutive steps that are recorded; where there are none as yet, the second
+        half of what is recorded.
+        """
+        steps = self.table["step"]
+        windows = self.experiment.preset(self.preset).windows
+        last = int(steps.max())
+        return [w for w in windows if steps.between(*w).any()] or [(last // 2, last)]
 
     def deviations(self) -> str:
         """Return in what the rows differ from the paper's own run, in Markdown."""
