@@ -80,7 +80,9 @@ def contraction(name: str, preset: str = "paper") -> pd.DataFrame:
         calm=stability.compare(complete[0], "test_loss", *complete[1:]).ratios,
     )
     found.insert(0, "experiment", name)
-    return found.dropna().sort_index().reset_index()
+    # A tangent vector's rate may be none: it can grow beyond all numbers.
+    known = [column for column in found if column != "tangent_growth"]
+    return found.dropna(subset=known).sort_index().reset_index()
 
 
 def sensitivity(
