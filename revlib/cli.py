@@ -89,6 +89,9 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--seconds", type=_positive, metavar="S", help="begin with a cheap one, stop in time"
     )
+    command.add_argument(
+        "--motion", action="store_true", help="points of the stored motion, not of the curves"
+    )
 
     command = commands.add_parser("claims", help="what the stored results say of the claims")
     command.set_defaults(do=_claims)
@@ -167,7 +170,7 @@ def _say_stale(experiment: str, preset: str, changes: dict[str, Any]) -> None:
     for words in runs.stale(experiment, preset, **changes):
         print(
             f"  Stale and not used: {words}. `revlib audit {which}` renews curves that still "
-            f"hold, `revlib motion {which}` measures motion again."
+            "hold; with --motion, what was measured of motion."
         )
 
 
@@ -224,7 +227,12 @@ def _audit(options: argparse.Namespace) -> int:
     if options.experiment in studies.known():
         return _audit_study(options)
     audits = runs.audit(
-        options.experiment, options.preset, options.points, options.seconds, **dict(options.set)
+        options.experiment,
+        options.preset,
+        options.points,
+        options.seconds,
+        options.motion,
+        **dict(options.set),
     )
     for audit in audits:
         print(audit.points.to_string(index=False))
@@ -235,7 +243,7 @@ def _audit(options: argparse.Namespace) -> int:
 
 
 def _audit_study(options: argparse.Namespace) -> int:
-    _refuse(options, "set", "seconds")
+    _refuse(options, "set", "seconds", "motion")
     points = studies.audit(options.experiment, options.preset, options.points)
     print(points.to_string(index=False))
     print("Equal." if points["equal"].all() else "Not equal.", end=" ")

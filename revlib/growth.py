@@ -12,6 +12,8 @@ whether those of its networks do. Two measurements, both about points in paramet
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import math
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -20,7 +22,7 @@ import joblib
 import torch
 from tqdm import tqdm
 
-from revlib import kernels, sweep
+from revlib import kernels, processes, sweep
 from revlib.maps import Trainer, TrainingState
 from revlib.orders import Order
 from revlib.sweep import Job
@@ -151,7 +153,7 @@ def compute(jobs: Iterable[Job], workers: int = 1, progress: bool = False) -> It
     Parameters
     ----------
     jobs
-        What to measure.
+        What to measure. There is only one strategy, the plain training loop.
     workers
         Processes on this machine, with one thread each; 1 means in this process.
     progress
@@ -160,7 +162,7 @@ def compute(jobs: Iterable[Job], workers: int = 1, progress: bool = False) -> It
     points = [(job, n) for job in jobs for n in job.recorded]
     points.sort(key=lambda point: point[1])
     with (
-        sweep.pool(workers) as parallel,
+        processes.pool(workers) as parallel,
         tqdm(
             total=sum(n for _, n in points), unit=" steps", disable=not progress, mininterval=1
         ) as bar,
@@ -171,10 +173,15 @@ def compute(jobs: Iterable[Job], workers: int = 1, progress: bool = False) -> It
 
 
 def _row(job: Job, step: int) -> dict[str, Any]:
-    sweep.end_with_parent()
-    with sweep.one_thread():
+    processes.end_with_parent()
+    with processes.one_thread():
         key = {"seed": job.seed, "order": job.order.name, "step": step}
-        return key | motion(job.source(), job.order, step)
+        task = job.source()
+        if job.nudge:
+            task = dataclasses.replace(task, model=copy.deepcopy(task.model))
+            start = TrainingState(task.model.state_dict(), {})
+            task.model.load_state_dict(sweep.nudged(start).model)
+        return key | motion(task, job.order, step)
 
 
 def _replayed(order: Order, step: int) -> list[int]:

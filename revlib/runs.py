@@ -6,7 +6,7 @@ import dataclasses
 import json
 import random
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any
@@ -111,7 +111,7 @@ def measure(
     identity = plan.identity(data=True)
     with plan.store.writing(identity, plan.orders, plan.steps, workers) as writer:
         jobs = plan.jobs(writer.file.table())
-        for rows in growth.compute(jobs, workers, progress):
+        for rows in plan.compute(jobs, workers, progress):
             writer.add(rows)
     return plan.store.table(identity, plan.orders)
 
@@ -132,7 +132,7 @@ def motion(name: str, preset: str = "ci", **changes: Any) -> tuple[pd.DataFrame,
     plan = _Run.of(name, preset, None, None, changes).motion()
     if preset == "ci":
         jobs = plan.jobs(pd.DataFrame(columns=results.KEYS))
-        rows = [row for rows in growth.compute(jobs) for row in rows]
+        rows = [row for rows in plan.compute(jobs) for row in rows]
         table = pd.DataFrame(rows).sort_values(results.KEYS, ignore_index=True)
         return table, f"Preset ci: measured just now, {_seeds(table)}."
     table = stored_motion(name, preset, **changes)
@@ -321,6 +321,7 @@ def audit(
     preset: str = "paper",
     points: int = 3,
     seconds: float | None = None,
+    motion: bool = False,
     **changes: Any,
 ) -> list[Audit]:
     """Recompute a few stored points from scratch, and renew stale rows that are found equal.
@@ -341,6 +342,8 @@ def audit(
         The time to spend on each result file. The first point is then one of the cheapest, which
         is recomputed in any case; the others are drawn from those that the rest of the time is
         enough for, to judge by the points before. Rows are renewed only if it was enough for all.
+    motion
+        Whether to look at what :func:`measure` has stored instead of what :func:`run` has.
 
     Returns
     -------
@@ -353,11 +356,14 @@ def audit(
         If nothing is stored.
     """
     plan = _Run.of(name, preset, None, None, changes)
+    if motion:
+        plan = plan.motion()
     files = [file for file in plan.store.files() if len(plan.auditable(file))]
     if not files:
+        command = "motion" if motion else "run"
         raise ValueError(
             f"Nothing is stored of {name} at preset {preset} in {plan.store.folder}. "
-            f"Compute it: revlib run {name} --preset {preset}."
+            f"Compute it: revlib {command} {name} --preset {preset}."
         )
     identity = plan.identity(data=True)
     audits = []
@@ -444,7 +450,7 @@ def _compared(plan: _Run, stored: dict[str, Any]) -> list[dict[str, Any]]:
     again, nudged = (
         row
         for how in ({}, {"strategy": "eager", "nudge": True})
-        for rows in sweep.compute([Job(source, seed, order, [step], **how)])
+        for rows in plan.compute([Job(source, seed, order, [step], **how)])
         for row in rows
     )
     compared = []
@@ -486,6 +492,7 @@ class _Run:
     store: Store
     modules: tuple[str, ...] = ()  # those that determine the numbers, besides the usual ones
     rows: str = "rows"  # what is stored, in words
+    compute: Callable[..., Iterator[list[dict[str, Any]]]] = sweep.compute
 
     @classmethod
     def of(cls, name, preset, seeds, every, changes, last=None) -> _Run:
@@ -519,7 +526,12 @@ class _Run:
         }
         store = Store(self.store.folder / "motion")
         return dataclasses.replace(
-            self, recorded=measured, store=store, modules=("growth",), rows="rows of motion"
+            self,
+            recorded=measured,
+            store=store,
+            modules=("growth",),
+            rows="rows of motion",
+            compute=growth.compute,
         )
 
     @property

@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from revlib import datasets, provenance, results, stability, sweep
+from revlib import datasets, processes, provenance, results, stability
 from revlib.results import Identity, ResultFile, Store
 
 TOLERANCE = 1e-3
@@ -342,7 +342,7 @@ def _computed(
 ) -> Iterator[list[dict[str, Any]]]:
     """Yield the rows of each wanted seed and case, as they are finished."""
     with (
-        sweep.pool(workers) as parallel,
+        processes.pool(workers) as parallel,
         tqdm(total=len(wanted), unit=" cases", disable=not progress) as bar,
     ):
         for rows in parallel(joblib.delayed(_case)(study, size, *key) for key in wanted):
@@ -351,8 +351,8 @@ def _computed(
 
 
 def _case(study: Study, size: Size, seed: int, case: str) -> list[dict[str, Any]]:
-    sweep.end_with_parent()
-    with sweep.one_thread():
+    processes.end_with_parent()
+    with processes.one_thread():
         return list(_keyed(study, size, seed, case))
 
 
@@ -368,7 +368,7 @@ def _recomputed(study: Study, size: Size, table: pd.DataFrame, cases: int) -> pd
     compared = []
     for seed, case in random.SystemRandom().sample(keys, min(cases, len(keys))):
         rows = table[(table["seed"] == seed) & (table["order"] == case)].set_index("step")
-        with sweep.one_thread():
+        with processes.one_thread():
             for new in _keyed(study, size, seed, case):
                 old = rows.loc[new["step"]]
                 compared += [

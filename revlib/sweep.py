@@ -18,9 +18,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import multiprocessing
-import os
-import signal
 import tempfile
 import threading
 import time
@@ -36,15 +33,13 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from revlib import kernels
+from revlib import kernels, processes
 from revlib.iterates import check_recorded
 from revlib.maps import Trainer, TrainingState
 from revlib.orders import Order
 from revlib.tasks import Task
 
 Row = dict[str, Any]
-
-CONNECT_SECONDS = 10  # that a cluster has to answer
 
 SLICE_SECONDS = 0.1  # after which a worker hands over the rows it has, at the end of a step
 
@@ -173,7 +168,7 @@ def _compute(
 ) -> Iterator[list[Row]]:
     total = sum(run.order.cost(run.recorded) for run in runs)
     with (
-        pool(workers, cluster) as parallel,
+        processes.pool(workers, cluster) as parallel,
         tqdm(total=total, unit=" maps", disable=not progress, mininterval=1) as bar,
     ):
         while spines := [run for run in runs if run.spine]:
@@ -363,9 +358,9 @@ class _Done:
 
 def _advance(piece: _Piece, index: int = 0) -> tuple[int, _Done]:
     """Work on a piece for a while (in a worker), and hand over what there is."""
-    end_with_parent()
+    processes.end_with_parent()
     job, order = piece.job, piece.job.order
-    with one_thread():
+    with processes.one_thread():
         trainer, start = _trainer(job)
         rows, maps, done = [], 0, 0
         states = {0: start, **piece.states}
@@ -401,7 +396,7 @@ def _working_copy(
     task.check()
     trainer = _strategy(task, strategy)(task)
     start = trainer.state()
-    return trainer, _nudged(start) if nudge else start
+    return trainer, nudged(start) if nudge else start
 
 
 def _strategy(task: Task, name: str | None) -> type:
@@ -418,7 +413,8 @@ def _strategy(task: Task, name: str | None) -> type:
     return trainer
 
 
-def _nudged(state: TrainingState) -> TrainingState:
+def nudged(state: TrainingState) -> TrainingState:
+    """Return the state with every entry of the model moved by one unit of rounding, up or down."""
     generator = torch.Generator().manual_seed(0)
 
     def nudge(value: torch.Tensor) -> torch.Tensor:
@@ -459,61 +455,3 @@ def _source(task: Task, workers: int) -> Iterator[Callable[[], Task]]:
         file = Path(folder, "task")
         file.write_bytes(cloudpickle.dumps(task))
         yield _Stored(str(file))
-
-
-@contextlib.contextmanager
-def pool(workers: int, cluster: str | None = None) -> Iterator[joblib.Parallel]:
-    """Open the processes that compute, on this machine or of a Dask cluster.
-
-    Results are handed over as they come, in any order.
-    """
-    options = {"return_as": "generator_unordered", "batch_size": 1}
-    if cluster is None:
-        with joblib.Parallel(workers, **options) as parallel:
-            yield parallel
-        return
-    try:
-        from distributed import Client
-    except ModuleNotFoundError:
-        raise ValueError(
-            "Computing on a cluster needs Dask: pip install 'revlib[cluster]'."
-        ) from None
-    try:
-        client = Client(cluster, timeout=CONNECT_SECONDS)
-    except (OSError, ValueError, TypeError) as error:
-        raise ValueError(
-            f"No Dask scheduler answers at '{cluster}' ({error}). Start one with `dask scheduler`, "
-            "which prints its address, tcp://HOST:8786 say."
-        ) from None
-    with (
-        client,
-        joblib.parallel_config("dask", client=client),
-        joblib.Parallel(-1, **options) as parallel,
-    ):
-        yield parallel
-
-
-@functools.cache
-def end_with_parent() -> None:
-    """Let a worker end with the process that started it, however that ends, and only then."""
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    if multiprocessing.parent_process():
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that hands out
-        threading.Thread(target=watch, daemon=True).start()
-
-
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """Compute with one thread: the sums, and so the numbers, depend on how many there are."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from tiny import TINY
 
-from revlib import cli, experiments, runs, sweep
+from revlib import cli, experiments, processes, runs
 
 TESTS = Path(__file__).parent
 
@@ -108,7 +108,7 @@ def test_a_run_survives_a_killed_worker_and_gives_the_same_bits(
 
 
 def test_an_address_that_does_not_answer_is_refused_at_once(tiny, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(sweep, "CONNECT_SECONDS", 1)
+    monkeypatch.setattr(processes, "CONNECT_SECONDS", 1)
     address = f"tcp://127.0.0.1:{free_port()}"
     assert cli.main(["run", "tiny", "--preset", "ci", "--cluster", address]) == 2
     err = capsys.readouterr().err.splitlines()[-1]
@@ -119,6 +119,6 @@ def test_an_address_that_does_not_answer_is_refused_at_once(tiny, tmp_path, caps
 
 @pytest.mark.parametrize("address", ["nonsense", "http://127.0.0.1:1", "tcp://"])
 def test_an_address_that_is_none_is_refused(tiny, address, monkeypatch, capsys):
-    monkeypatch.setattr(sweep, "CONNECT_SECONDS", 1)
+    monkeypatch.setattr(processes, "CONNECT_SECONDS", 1)
     assert cli.main(["run", "tiny", "--preset", "ci", "--cluster", address]) == 2
     assert "No Dask scheduler answers" in capsys.readouterr().err

@@ -23,7 +23,7 @@ def test_no_published_result_is_stale(name):
         preset, *changes = folder.name.split(",")
         changed = dict(change.split("=") for change in changes)
         assert not runs.stale(name, preset, **changed), (
-            f"renew them with `revlib audit {name}`, or compute them again"
+            f"renew them with `revlib audit {name}` (and --motion), or compute them again"
         )
 
 
@@ -39,6 +39,20 @@ def test_published_points_are_found_again(name):
         # further than rounding was measured to: about one point in a hundred of the regressions.
         points = audit.points.groupby(results.KEYS)["equal"].all()
         assert (~points).sum() <= len(points) // 3, audit.points
+        assert not audit.renewed
+
+
+@pytest.mark.parametrize("name", experiments.EXPERIMENTS)
+def test_published_motion_is_found_again(name):
+    setting = experiments.get(name).preset("paper").setting
+    if setting.model != "mlp":
+        pytest.skip(f"it takes minutes: `revlib audit {name} --motion`")
+    if not len(runs.stored_motion(name)):
+        pytest.skip(f"nothing is published yet: `revlib motion {name}` measures it")
+    if setting.data in datasets.NAMES and not datasets.path(setting.data).exists():
+        pytest.skip(f"the data is missing: `revlib data {setting.data}` fetches it")
+    for audit in runs.audit(name, points=1, seconds=SECONDS, motion=True):
+        assert audit.passed, audit.points
         assert not audit.renewed
 
 

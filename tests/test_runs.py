@@ -709,6 +709,38 @@ def test_motion_is_stale_too_where_the_numbers_of_the_curves_are(tiny, moved):
     assert words == f"{len(moved)} rows of motion with other code in growth, tasks"
 
 
+def test_stale_motion_that_is_found_equal_is_renewed(tiny, moved):
+    with pytest.MonkeyPatch.context() as patch:
+        use_other_code(patch)
+        measured()
+    [found] = audit("tiny", "ci", points=100, motion=True)
+    assert found.passed
+    assert found.renewed
+    assert set(found.points["quantity"]) == set(moved) - set(results.KEYS)
+    assert len(found.points.drop_duplicates(results.KEYS)) == len(moved)
+    assert (found.points["allowed"] > 0).all()
+    same(runs.stored_motion("tiny", "ci"), moved)
+    assert not audit("tiny", "ci", motion=True)[0].renewed  # it is renewed already
+
+
+def test_unequal_stale_motion_is_not_renewed(tiny, moved):
+    motion = growth.motion
+    with pytest.MonkeyPatch.context() as patch:
+        use_other_code(patch)
+        patch.setattr(growth, "motion", lambda *a: motion(*a) | {"moved": 0.1})
+        measured()
+    [found] = audit("tiny", "ci", motion=True)
+    assert not found.renewed
+    assert set(found.points.loc[~found.points["equal"], "quantity"]) == {"moved"}
+    assert runs.stored_motion("tiny", "ci").empty
+
+
+def test_an_audit_of_motion_that_was_never_measured_says_how_to(tiny):
+    quiet()
+    with pytest.raises(ValueError, match="revlib motion tiny --preset ci"):
+        audit("tiny", "ci", motion=True)
+
+
 def test_motion_of_ci_is_measured_on_the_spot_and_not_stored(tiny, moved):
     table, note = runs.motion("tiny")
     same(table, moved)
