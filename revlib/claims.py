@@ -312,6 +312,15 @@ class _Reading(NamedTuple):
     cases: pd.DataFrame
 
 
+def _at_the_end(
+    paths: pd.DataFrame, quantity: str, first: int, last: int
+) -> tuple[int, pd.DataFrame]:
+    """Return the last step that is recorded in a window, and the quantity there by seed, order."""
+    step = paths.loc[paths["step"].between(first, last), "step"].max()
+    at = paths[paths["step"] == step].pivot(index="seed", columns="order", values=quantity)
+    return step, at
+
+
 def _calmer(claim: Claim, quantity: str, paths: pd.DataFrame) -> _Reading:
     first_order, second_order = claim.orders
     cases, means = [], []
@@ -353,8 +362,7 @@ def _lower_at_a_step(claim: Claim, quantity: str, paths: pd.DataFrame) -> _Readi
     first_order, second_order = claim.orders
     cases, sure, words = [], [], []
     for first, last in claim.windows:
-        step = paths.loc[paths["step"].between(first, last), "step"].max()
-        at = paths[paths["step"] == step].pivot(index="seed", columns="order", values=quantity)
+        step, at = _at_the_end(paths, quantity, first, last)
         at = at.fillna(np.inf)  # a path that has diverged is not the lower one
         lower = at[second_order] < at[first_order]
         decided = int((at[second_order] != at[first_order]).sum())
@@ -414,8 +422,7 @@ def _covers(claim: Claim, quantity: str, paths: pd.DataFrame) -> _Reading:
 def _lower_in_turn(claim: Claim, quantity: str, paths: pd.DataFrame) -> _Reading:
     cases, sure, words = [], [], []
     for (first, last), pair in itertools.product(claim.windows, itertools.pairwise(claim.orders)):
-        step = paths.loc[paths["step"].between(first, last), "step"].max()
-        at = paths[paths["step"] == step].pivot(index="seed", columns="order", values=quantity)
+        step, at = _at_the_end(paths, quantity, first, last)
         at = at.fillna(np.inf)  # a path that has diverged is not the lower one
         with np.errstate(invalid="ignore"):  # both have diverged: no difference can be told
             change = at[pair[1]] - at[pair[0]]
@@ -440,8 +447,7 @@ def _nearer(claim: Claim, quantity: str, paths: pd.DataFrame) -> _Reading:
     own, near, far = claim.orders
     cases = []
     for first, last in claim.windows:
-        step = paths.loc[paths["step"].between(first, last), "step"].max()
-        at = paths[paths["step"] == step].pivot(index="seed", columns="order", values=quantity)
+        step, at = _at_the_end(paths, quantity, first, last)
         distance = at.sub(at[own], axis=0).abs().fillna(np.inf)  # from or to one that has diverged
         ratio = distance[near] / distance[far]
         cases.append(_cases(step, step, ratio, distance[near] < distance[far]))
@@ -477,8 +483,7 @@ def _narrower(claim: Claim, quantity: str, paths: pd.DataFrame) -> _Reading:
     first_order, second_order = claim.orders
     cases, sure, words = [], [], []
     for first, last in claim.windows:
-        step = paths.loc[paths["step"].between(first, last), "step"].max()
-        at = paths[paths["step"] == step].pivot(index="seed", columns="order", values=quantity)
+        step, at = _at_the_end(paths, quantity, first, last)
         at = at.where(np.isfinite(at))
         off = (at - at.mean()).abs()
         change = off[second_order] - off[first_order]
