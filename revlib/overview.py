@@ -326,7 +326,7 @@ def _resnet_moves_further() -> tuple[bool, str] | None:
     ratio = apart["backward"] / apart["forward"]
     return bool((ratio > 1).all()), (
         f"backward divided by forward: {ratio.min():.2g} to {ratio.max():.2g} over "
-        f"{len(ratio)} seeds and steps"
+        f"{len(ratio)} points (a seed and a step each)"
     )
 
 
