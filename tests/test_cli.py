@@ -84,6 +84,10 @@ def assert_one_sentence(text, *parts):
         ("motion tiny --set speed=3", ["no 'speed'. It has: data, sample, model, hidden"]),
         ("audit nonsense", ["There is no experiment 'nonsense'"]),
         ("audit tiny", ["Nothing is stored of tiny at preset paper", "revlib run tiny"]),
+        (
+            "audit tiny --motion",
+            ["Nothing is stored of tiny at preset paper", "revlib motion tiny"],
+        ),
         ("audit tiny --set speed=3", ["no 'speed'. It has: data, sample, model, hidden"]),
         ("audit tiny --points 0", ["--points: '0' is not a whole number, 1 or more"]),
         ("audit tiny --seconds 0", ["--seconds: '0' is not a whole number, 1 or more"]),
@@ -346,7 +350,11 @@ def test_stale_rows_of_motion_and_of_changed_settings_are_named_too(tiny, capsys
     monkeypatch.setattr(runs.provenance, "code", lambda *_: old | {"tasks": "other"})
     _, out, _ = call(capsys, "list")
     assert "Stale and not used: 10 rows of motion with other code in growth, tasks." in out
-    assert "`revlib motion tiny --preset ci` measures" in out
+    assert "`revlib audit tiny --preset ci` renews curves" in out
+    assert "with --motion, what was measured of motion." in out
+    assert call(capsys, "audit tiny --preset ci --motion --points 1")[0] == 0
+    _, out, _ = call(capsys, "list")
+    assert "rows of motion with" not in out
     _, out, _ = call(capsys, "run tiny --preset ci --every 32 --seeds 0 --set init=glorot")
     assert "Stale and not used: 30 rows with other code in tasks." in out
     assert "`revlib audit tiny --preset ci --set init=glorot` renews" in out
