@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -218,12 +218,12 @@ class Finding(NamedTuple):
     words
         What was found.
     judge
-        Returns whether the stored results confirm it and what they say, or None if they are
-        missing.
+        Returns whether the stored results confirm it, or None where they leave it open, and what
+        they say; or None if they are missing.
     """
 
     words: str
-    judge: Callable[[], tuple[bool, str] | None]
+    judge: Callable[[], tuple[bool | None, str] | None]
 
 
 def pilot() -> pd.DataFrame:
@@ -232,14 +232,22 @@ def pilot() -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        ``finding``, ``verdict`` (``"confirmed"``, ``"refuted"`` or ``"not yet run"``) and
-        ``evidence``, one row for each of :data:`FINDINGS`.
+        ``finding``, ``verdict`` (``"confirmed"``, ``"refuted"``, ``"undecided"`` where an interval
+        over seeds leaves it open or one seed gives none, or ``"not yet run"``) and ``evidence``,
+        one row for each of :data:`FINDINGS`.
     """
     rows = []
     for finding in FINDINGS:
-        holds, evidence = finding.judge() or (None, "")
-        verdict = {True: "confirmed", False: "refuted", None: "not yet run"}[holds]
-        rows.append({"finding": finding.words, "verdict": verdict, "evidence": evidence})
+        found = finding.judge()
+        holds, evidence = found or (None, "")
+        verdict = {True: "confirmed", False: "refuted", None: "undecided"}[holds]
+        rows.append(
+            {
+                "finding": finding.words,
+                "verdict": verdict if found else "not yet run",
+                "evidence": evidence,
+            }
+        )
     return pd.DataFrame(rows)
 
 
@@ -249,7 +257,7 @@ def _run(name: str, **changes: str) -> dict[str, Any] | None:
     return None if found["state"] == "not yet run" else found
 
 
-def _regressions_calmer() -> tuple[bool, str] | None:
+def _regressions_calmer() -> tuple[bool | None, str] | None:
     found = {name: _run(name) for name in ("figure-4", "figure-5", "figure-6")}
     if None in found.values():
         return None
@@ -257,7 +265,7 @@ def _regressions_calmer() -> tuple[bool, str] | None:
     return holds, "; ".join(f"{name}: {_calmer(run)}" for name, run in found.items())
 
 
-def _normal_weights_diverge() -> tuple[bool, str] | None:
+def _normal_weights_diverge() -> tuple[bool | None, str] | None:
     found = {init: _run("figure-4", init=init) for init in ("lecun", "he")}
     if None in found.values():
         return None
@@ -265,22 +273,22 @@ def _normal_weights_diverge() -> tuple[bool, str] | None:
     return holds, "; ".join(f"{init}: {_diverged(run)}" for init, run in found.items())
 
 
-def _backward_survives() -> tuple[bool, str] | None:
+def _backward_survives() -> tuple[bool | None, str] | None:
     run = _run("figure-4", init="lecun")
     return run and (run["backward_diverged"] == 0, _diverged(run))
 
 
-def _nothing_learned() -> tuple[bool, str] | None:
+def _nothing_learned() -> tuple[bool | None, str] | None:
     run = _run("figure-7", init="pytorch")
     return run and (run["forward_left"] > 0.99, f"{run['forward_left']:.1%} of the loss is left")
 
 
-def _mlp_calmer() -> tuple[bool, str] | None:
+def _mlp_calmer() -> tuple[bool | None, str] | None:
     run = _run("figure-7")
     return run and (run["calmer"] == run["run"], _calmer(run))
 
 
-def _mlp_no_better() -> tuple[bool, str] | None:
+def _mlp_no_better() -> tuple[bool | None, str] | None:
     complete = _last_window(
         runs.stored("figure-7"), experiments.get("figure-7").preset("paper").windows
     )
@@ -292,34 +300,35 @@ def _mlp_no_better() -> tuple[bool, str] | None:
     return lower < len(level), f"lower backward on {lower} of {len(level)} seeds"
 
 
-def _slower_and_weaker() -> tuple[bool, str] | None:
+def _slower_and_weaker() -> tuple[bool | None, str] | None:
     found = {init: _run("figure-7", init=init) for init in ("he", "lecun", "glorot")}
     if None in found.values():
         return None
     he, *others = found.values()
-    holds = all(
-        run["forward_left"] > he["forward_left"] and run["ratio"] < he["ratio"] for run in others
-    )
+    slower = all(run["forward_left"] > he["forward_left"] for run in others)
+    weaker = [_below(run, he) for run in others]
+    holds = slower and (None if None in weaker and False not in weaker else all(weaker))
     return holds, "; ".join(
         f"{init}: {run['forward_left']:.0%} of the loss left, {_calmer(run)}"
         for init, run in found.items()
     )
 
 
-def _standardised_stronger() -> tuple[bool, str] | None:
+def _standardised_stronger() -> tuple[bool | None, str] | None:
     found = {scaling: _run("figure-7", scaling=scaling) for scaling in ("unit", "standardised")}
     if None in found.values():
         return None
-    holds = found["standardised"]["ratio"] > found["unit"]["ratio"]
-    return holds, "; ".join(f"{scaling}: {_calmer(run)}" for scaling, run in found.items())
+    return _below(found["unit"], found["standardised"]), "; ".join(
+        f"{scaling}: {_calmer(run)}" for scaling, run in found.items()
+    )
 
 
-def _resnet_not_calm() -> tuple[bool, str] | None:
+def _resnet_not_calm() -> tuple[bool | None, str] | None:
     run = _run("figure-2")
-    return run and (run["ratio"] <= 1, _calmer(run))
+    return run and (_below(run, _NOT_CALMER), _calmer(run))
 
 
-def _resnet_moves_further() -> tuple[bool, str] | None:
+def _resnet_moves_further() -> tuple[bool | None, str] | None:
     apart = _apart()
     if apart is None:
         return None
@@ -330,7 +339,7 @@ def _resnet_moves_further() -> tuple[bool, str] | None:
     )
 
 
-def _group_moves_less() -> tuple[bool, str] | None:
+def _group_moves_less() -> tuple[bool | None, str] | None:
     batch, group = _apart(), _apart(normalisation="group")
     if batch is None or group is None:
         return None
@@ -338,9 +347,9 @@ def _group_moves_less() -> tuple[bool, str] | None:
     return means[1] < means[0], f"apart by {means[0]:.2g} (batch) and {means[1]:.2g} (group)"
 
 
-def _group_calmer() -> tuple[bool, str] | None:
+def _group_calmer() -> tuple[bool | None, str] | None:
     run = _run("figure-2", normalisation="group")
-    return run and (run["ratio"] > 1, _calmer(run))
+    return run and (_below(_NOT_CALMER, run), _calmer(run))
 
 
 FINDINGS = (
@@ -380,6 +389,17 @@ def _apart(**changes: str) -> pd.DataFrame | None:
     if motion.empty:
         return None
     return motion.pivot(index=["seed", "step"], columns="order", values="moved")
+
+
+_NOT_CALMER = {"low": 1, "high": 1}
+"""A ratio of spreads that says nothing."""
+
+
+def _below(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool | None:
+    """Return whether a ratio of spreads is below another; None where their intervals overlap."""
+    if one["high"] < other["low"]:
+        return True
+    return False if one["low"] > other["high"] else None
 
 
 def _calmer(run: dict[str, Any]) -> str:

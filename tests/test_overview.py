@@ -224,6 +224,27 @@ def test_findings_are_confirmed_or_refuted_by_the_numbers(small):
     ]
 
 
+@pytest.mark.parametrize(
+    ("ratios", "verdict"),
+    [((0.5, 0.51), "confirmed"), ((2.0, 2.02), "refuted"), ((0.5, 4.0), "undecided")],
+)
+def test_a_finding_is_undecided_where_the_seeds_leave_it_open(small, ratios, verdict):
+    steps = windows_of("figure-2")
+    turns = np.array([(-1) ** n for n in steps[1:]])
+    paths = {}
+    for seed, ratio in enumerate(ratios):
+        paths[seed, "forward"] = [8.0, *(1 + 0.1 * ratio * turns)]
+        paths[seed, "backward"] = [8.0, *(1 + 0.1 * turns)]
+    store(paths, steps, "figure-2")
+    assert verdicts()["The ResNet-18 with batch normalisation is no calmer backward."] == verdict
+
+
+def test_a_finding_that_rests_on_one_seed_is_undecided(small):
+    of("figure-2", (0.2, 1.0), (0.1, 1.0), seeds=(0,), normalisation="group")
+    found = verdicts()["With group normalisation the ResNet-18 is calmer backward."]
+    assert found == "undecided"
+
+
 def test_findings_about_the_distance_of_iterates(small, monkeypatch):
     motion = {
         "batch": [(0, "forward", 6, 1.0, 1.0), (0, "backward", 6, 9.0, 1.0)],
