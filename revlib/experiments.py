@@ -395,7 +395,7 @@ EXPERIMENTS = {
                 seeds=_FIVE,
                 every=1000,
                 bursts=((300, 4), (1000, 4)),
-                motion=(100,),
+                motion=(100, 302),
             ),
             ci=4,
             name="figure-8",
