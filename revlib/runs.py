@@ -343,7 +343,8 @@ def audit(
         is recomputed in any case; the others are drawn from those that the rest of the time is
         enough for, to judge by the points before. Rows are renewed only if it was enough for all.
     motion
-        Whether to look at what :func:`measure` has stored instead of what :func:`run` has.
+        Whether to look at what :func:`measure` has stored instead of what :func:`run` has. There is
+        one way only to compute it, so its rounding is that of the moved start.
 
     Returns
     -------

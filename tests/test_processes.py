@@ -1,6 +1,5 @@
 """The processes that compute end with the one that started them."""
 
-import os
 import subprocess
 import sys
 import time
@@ -9,7 +8,7 @@ from pathlib import Path
 import pytest
 
 WORK = """
-import os, signal, sys, time
+import os, sys, time
 from pathlib import Path
 import joblib
 from revlib import processes
@@ -45,9 +44,7 @@ def test_workers_end_with_a_parent_that_is_killed_before_or_after_they_have_begu
     script, found = tmp_path / "script.py", tmp_path / "found"
     script.write_text(WORK)
     found.mkdir()
-    parent = subprocess.Popen(
-        [sys.executable, script, found, when], stderr=subprocess.DEVNULL, env=os.environ
-    )
+    parent = subprocess.Popen([sys.executable, script, found, when], stderr=subprocess.DEVNULL)
     try:
         wait_until(lambda: len(list(found.iterdir())) == 2)
     finally:
