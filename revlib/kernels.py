@@ -7,7 +7,11 @@ and the weights are updated by the product that makes their gradient, so that th
 never stored.
 
 What is computed is one step of plain SGD, exactly as :class:`revlib.maps.Trainer` takes it, up to
-the order in which sums are taken (and with the same bits however many chains are stacked).
+the order in which sums are taken.
+
+How a library adds up a product depends on where its operands lie in memory: to the cache line. So
+where chains are stacked, every width is filled up with zeros to whole cache lines. Then each chain
+lies like the first, and its bits depend neither on how many there are nor on which of them it is.
 """
 
 from __future__ import annotations
@@ -27,6 +31,8 @@ STACK_BYTES = 6 * 2**20
 
 Beyond that, stacking gains nothing: each step then waits for the memory.
 """
+
+CACHE_LINE = 64  # bytes: as long as that of any processor that torch computes on, or a multiple
 
 
 def applies(task: Task) -> bool:
@@ -66,13 +72,16 @@ class DenseTrainer:
         self._fill(1)
 
     def _stack(self, parameter: torch.Tensor) -> torch.Tensor:
-        return parameter.new_empty((self.chains, *parameter.shape), requires_grad=False)
+        line = CACHE_LINE // parameter.element_size() if self.chains > 1 else 1
+        rows, columns = parameter.shape
+        shape = (rows if rows == 1 else -(-rows // line) * line, -(-columns // line) * line)
+        return parameter.new_zeros((self.chains, *shape), requires_grad=False)
 
     @torch.no_grad()
     def _fill(self, chains: int) -> None:
         for layer, weight, bias in zip(self._layers, self._weights, self._biases, strict=True):
-            weight[:chains] = layer.weight.T
-            bias[:chains] = layer.bias
+            weight[:chains, : layer.in_features, : layer.out_features] = layer.weight.T
+            bias[:chains, 0, : layer.out_features] = layer.bias
 
     def state(self) -> TrainingState:
         """Return a copy of the state of the first chain."""
@@ -91,21 +100,23 @@ class DenseTrainer:
     def model(self, chain: int = 0) -> nn.Module:
         """Return the network at the present state of a chain, to be evaluated and not changed."""
         for layer, weight, bias in zip(self._layers, self._weights, self._biases, strict=True):
-            layer.weight.copy_(weight[chain].T)
-            layer.bias.copy_(bias[chain, 0])
+            layer.weight.copy_(weight[chain, : layer.in_features, : layer.out_features].T)
+            layer.bias.copy_(bias[chain, 0, : layer.out_features])
         return self._model
 
     @torch.inference_mode()
     def apply(self, n: int, chains: int = 1) -> None:
         """Apply the map ``T_n`` to the first chains: one step of SGD on the n-th batch."""
         inputs, targets = self.task.batch(n)
-        activations = [inputs.flatten(1).expand(chains, -1, -1)]
+        inputs = _wide(inputs.flatten(1), self._weights[0].shape[1])
+        activations = [inputs.expand(chains, -1, -1)]
         weights = [weight[:chains] for weight in self._weights]
         biases = [bias[:chains] for bias in self._biases]
         for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
             activations.append(torch.baddbmm(bias, activations[-1], weight).relu_())
         outputs = torch.baddbmm(biases[-1], activations[-1], weights[-1])
-        delta = self._gradient(outputs, targets)
+        delta = self._gradient(outputs[..., : self._layers[-1].out_features], targets)
+        delta = _wide(delta, outputs.shape[-1])
         for layer in reversed(range(len(weights))):
             below = activations[layer]
             onward = None
@@ -115,6 +126,11 @@ class DenseTrainer:
             weights[layer].baddbmm_(below.mT, delta, alpha=-self._h)
             biases[layer].sub_(delta.sum(1, keepdim=True), alpha=self._h)
             delta = onward
+
+
+def _wide(rows: torch.Tensor, width: int) -> torch.Tensor:
+    """Return rows filled up with zeros."""
+    return F.pad(rows, (0, width - rows.shape[-1]))
 
 
 def _layers(model: nn.Module) -> list[nn.Linear] | None:
