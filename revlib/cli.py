@@ -90,6 +90,9 @@ def _parser() -> argparse.ArgumentParser:
         "--seconds", type=_positive, metavar="S", help="begin with a cheap one, stop in time"
     )
     command.add_argument(
+        "--draw", type=int, metavar="NUMBER", help="draw the points of an earlier audit again"
+    )
+    command.add_argument(
         "--motion", action="store_true", help="points of the stored motion, not of the curves"
     )
 
@@ -232,9 +235,11 @@ def _audit(options: argparse.Namespace) -> int:
         options.points,
         options.seconds,
         options.motion,
+        options.draw,
         **dict(options.set),
     )
     for audit in audits:
+        print(f"Draw {audit.draw}:")
         print(audit.points.to_string(index=False))
         print("Equal." if audit.passed else "Not equal.", end=" ")
         print("" if audit.finished else "The time was not enough for all points.", end=" ")
@@ -244,7 +249,7 @@ def _audit(options: argparse.Namespace) -> int:
 
 def _audit_study(options: argparse.Namespace) -> int:
     _refuse(options, "set", "seconds", "motion")
-    points = studies.audit(options.experiment, options.preset, options.points)
+    points = studies.audit(options.experiment, options.preset, options.points, options.draw)
     print(points.to_string(index=False))
     print("Equal." if points["equal"].all() else "Not equal.", end=" ")
     print("The stale rows are renewed." if points["renewed"].any() else "")

@@ -149,7 +149,7 @@ class Experiment:
                 else str(paper[name]),
             }
             for name, value in vars(setting).items()
-            if name != "sample"  # the data's size is no choice of the paper's
+            if name not in ("sample", "nudge")  # no choices of the paper's
             and not (value is None and name not in self.unstated)  # the choice does not arise
         )
 

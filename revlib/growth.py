@@ -12,8 +12,6 @@ whether those of its networks do. Two measurements, both about points in paramet
 
 from __future__ import annotations
 
-import copy
-import dataclasses
 import math
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -22,7 +20,7 @@ import joblib
 import torch
 from tqdm import tqdm
 
-from revlib import kernels, processes, sweep
+from revlib import kernels, processes
 from revlib.maps import Trainer, TrainingState
 from revlib.orders import Order
 from revlib.sweep import Job
@@ -176,12 +174,7 @@ def _row(job: Job, step: int) -> dict[str, Any]:
     processes.end_with_parent()
     with processes.one_thread():
         key = {"seed": job.seed, "order": job.order.name, "step": step}
-        task = job.source()
-        if job.nudge:
-            task = dataclasses.replace(task, model=copy.deepcopy(task.model))
-            start = TrainingState(task.model.state_dict(), {})
-            task.model.load_state_dict(sweep.nudged(start).model)
-        return key | motion(task, job.order, step)
+        return key | motion(job.source(), job.order, step)
 
 
 def _replayed(order: Order, step: int) -> list[int]:

@@ -33,7 +33,7 @@ from revlib import datasets, models
 from revlib.expansions import VectorField, maps
 from revlib.regularizers import Loss
 from revlib.studies import Size, Study
-from revlib.tasks import Batch, ShuffledEpochs, Task
+from revlib.tasks import Batch, ShuffledEpochs, Task, nudged, precision
 
 __all__ = [
     "STUDIES",
@@ -236,6 +236,8 @@ class Parameters:
         How long is trained.
     every : int
         After how many epochs it is evaluated.
+    nudge : int
+        As in :class:`revlib.tasks.Setting`.
     """
 
     sample: bool
@@ -245,22 +247,25 @@ class Parameters:
     test_examples: int
     epochs: int
     every: int
+    nudge: int = 0
 
 
-def standardised(images: np.ndarray) -> Tensor:
+def standardised(images: np.ndarray, dtype: torch.dtype) -> Tensor:
     """Return images each of which is shifted and scaled to mean 0 and standard deviation 1.
 
     Parameters
     ----------
     images : numpy.ndarray
         Shape (N, H, W), whole numbers from 0 to 255.
+    dtype : torch.dtype
+        In which precision.
 
     Returns
     -------
     torch.Tensor
-        Shape (N, H, W), float32. An image of a single colour becomes 0.
+        Shape (N, H, W). An image of a single colour becomes 0.
     """
-    pixels = torch.tensor(images, dtype=torch.float32)
+    pixels = torch.tensor(images, dtype=dtype)
     over = {"dim": (1, 2), "keepdim": True}
     deviation = pixels.std(**over, correction=0)
     return (pixels - pixels.mean(**over)) / deviation.clamp(min=1)
@@ -330,8 +335,9 @@ def _task(parameters: Parameters, batch_size: int, seed: int) -> Task:
     x_train, y_train, x_test, y_test = _data(parameters.sample)
     kept, tested = parameters.train_examples, parameters.test_examples
     train, test = (x_train[:kept], y_train[:kept]), (x_test[:tested], y_test[:tested])
+    model = models.mlp((x_train[0].numel(), *parameters.hidden, 10), parameters.init, seed)
     return Task(
-        model=models.mlp((x_train[0].numel(), *parameters.hidden, 10), parameters.init, seed),
+        model=nudged(model.to(x_train.dtype), parameters.nudge),
         loss=nn.functional.cross_entropy,
         batches=ShuffledEpochs(*train, batch_size, seed),
         optimizer=torch.optim.SGD,  # the steps are taken by `step`
@@ -345,7 +351,8 @@ def _data(sample: bool) -> tuple[Tensor, ...]:
     data = datasets.load("fashion_mnist", sample)
     labels = (torch.tensor(y).long() for y in (data.y_train, data.y_test))
     y_train, y_test = labels
-    return standardised(data.x_train), y_train, standardised(data.x_test), y_test
+    x_train, x_test = (standardised(x, precision(sample)) for x in (data.x_train, data.x_test))
+    return x_train, y_train, x_test, y_test
 
 
 SMALL_RATE = 0.01

@@ -80,6 +80,7 @@ class DenseTrainer:
     @torch.no_grad()
     def _fill(self, chains: int) -> None:
         for layer, weight, bias in zip(self._layers, self._weights, self._biases, strict=True):
+            weight[:chains] = bias[:chains] = 0  # a chain that diverged makes 0 × inf of the rest
             weight[:chains, : layer.in_features, : layer.out_features] = layer.weight.T
             bias[:chains, 0, : layer.out_features] = layer.bias
 

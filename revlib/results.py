@@ -16,6 +16,7 @@ renewal.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime
 import json
 import os
@@ -54,6 +55,17 @@ def root() -> Path:
         if (folder / "book" / "_config.yml").exists():
             return folder / "book" / "results"
     return here / "results"
+
+
+def as_json(parameters: Any) -> dict[str, Any]:
+    """Return the fields of a dataclass that determine numbers, as JSON keeps them.
+
+    Left out is the field ``nudge`` (:class:`revlib.tasks.Setting`): nothing nudged is ever stored.
+    """
+    fields = json.loads(json.dumps(dataclasses.asdict(parameters)))
+    for part in (fields, *(value for value in fields.values() if isinstance(value, dict))):
+        part.pop("nudge", None)
+    return fields
 
 
 @dataclass(frozen=True)

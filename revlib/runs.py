@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import random
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -14,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from revlib import datasets, experiments, growth, provenance, results, stability, sweep
+from revlib import audits, datasets, experiments, growth, provenance, results, stability, sweep
 from revlib.experiments import Experiment, Preset
 from revlib.orders import Order
 from revlib.results import Identity, ResultFile, Store
@@ -297,6 +295,8 @@ class Audit:
 
     Parameters
     ----------
+    draw
+        The number with which the points were drawn; with it the same are drawn again.
     points
         One row for each point and quantity: ``seed``, ``order``, ``step``, ``quantity``,
         ``stored``, ``recomputed``, ``allowed`` (the difference that rounding explains), ``equal``.
@@ -306,6 +306,7 @@ class Audit:
         Whether stale rows were renewed because all points were equal.
     """
 
+    draw: int
     points: pd.DataFrame
     finished: bool
     renewed: bool
@@ -322,15 +323,13 @@ def audit(
     points: int = 3,
     seconds: float | None = None,
     motion: bool = False,
+    draw: int | None = None,
     **changes: Any,
 ) -> list[Audit]:
     """Recompute a few stored points from scratch, and renew stale rows that are found equal.
 
     Points are drawn at random, anew at each audit. How far rounding alone moves a point is
-    measured on the spot: it is computed a second time by the plain training loop, which sums in
-    another order, from a start whose every entry is moved by one unit of rounding, and ten times
-    that difference is allowed (plus one unit in the sixth
-    digit of a loss or of its root, whichever is more, or two examples of an accuracy's thousand).
+    measured on the spot (:mod:`revlib.audits`).
 
     Parameters
     ----------
@@ -343,8 +342,9 @@ def audit(
         is recomputed in any case; the others are drawn from those that the rest of the time is
         enough for, to judge by the points before. Rows are renewed only if it was enough for all.
     motion
-        Whether to look at what :func:`measure` has stored instead of what :func:`run` has. There is
-        one way only to compute it, so its rounding is that of the moved start.
+        Whether to look at what :func:`measure` has stored instead of what :func:`run` has.
+    draw
+        The number of an earlier audit, to draw the same points again.
 
     Returns
     -------
@@ -367,14 +367,15 @@ def audit(
             f"Compute it: revlib {command} {name} --preset {preset}."
         )
     identity = plan.identity(data=True)
-    audits = []
+    found_in = []
     for file in files:
-        found = _recomputed(plan, file, points, seconds)
+        found = _recomputed(plan, file, points, seconds, draw)
         if found.passed and found.finished and not file.stands_for(identity):
-            plan.store.renew(file, identity, {"points": found.points.to_dict("records")})
+            record = {"draw": found.draw, "points": found.points.to_dict("records")}
+            plan.store.renew(file, identity, record)
             found = dataclasses.replace(found, renewed=True)
-        audits.append(found)
-    return audits
+        found_in.append(found)
+    return found_in
 
 
 def audited(
@@ -404,10 +405,8 @@ def audited(
     outcome = "all equal" if found.passed else "**not all equal**"
     lines = [
         f"**Audit.** Recomputed from scratch just now: {done} of {len(known):,} stored points, in "
-        f"{time.monotonic() - begun:.0f} s; {outcome}, up to what rounding explains. Allowed is "
-        "ten times the difference that another order of summation makes, from a start whose "
-        "every entry is moved by one unit of rounding, plus one unit in the sixth digit of a "
-        "loss or of its root, whichever is more, or 0.002 of an accuracy.",
+        f"{time.monotonic() - begun:.0f} s (draw {found.draw}); {outcome}, up to what rounding "
+        f"explains. {audits.EXPLAINED}",
         "",
         "| seed | order | step | quantity | stored | recomputed | allowed | equal |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
@@ -420,10 +419,13 @@ def audited(
     return "\n".join(lines)
 
 
-def _recomputed(plan: _Run, file: ResultFile, points: int, seconds: float | None) -> Audit:
+def _recomputed(
+    plan: _Run, file: ResultFile, points: int, seconds: float | None, draw: int | None = None
+) -> Audit:
     """Recompute points of a file."""
+    draw, chance = audits.drawn(draw)
     known = plan.auditable(file)
-    rest = known.loc[random.SystemRandom().sample(list(known.index), len(known))]
+    rest = known.loc[chance.sample(list(known.index), len(known))]
     asked = min(points, len(known))
     compared, done = [], 0
     begun = time.monotonic()
@@ -439,41 +441,18 @@ def _recomputed(plan: _Run, file: ResultFile, points: int, seconds: float | None
             now = time.monotonic()
             left = (seconds - (now - begun)) / (asked - done)
             affordable = stored["step"] * left / (now - before)
-    return Audit(pd.DataFrame(compared), finished=done == asked, renewed=False)
+    return Audit(draw, pd.DataFrame(compared), finished=done == asked, renewed=False)
 
 
 def _compared(plan: _Run, stored: dict[str, Any]) -> list[dict[str, Any]]:
     """Recompute one stored row and compare each quantity."""
-    seed, step = stored["seed"], stored["step"]
-    [order] = (order for order in plan.orders if order.name == stored["order"])
-    source = _Built(plan.setting, seed)
-    # Rounded otherwise from the start on: the eager strategy sums in another order.
-    again, nudged = (
-        row
-        for how in ({}, {"strategy": "eager", "nudge": True})
-        for rows in plan.compute([Job(source, seed, order, [step], **how)])
-        for row in rows
-    )
-    compared = []
-    for quantity in dict.fromkeys([*again, *stored]):
-        if quantity in results.KEYS:
-            continue
-        # A quantity that only one of the two has is not a number in the other.
-        old, new, moved = (row.get(quantity, np.nan) for row in (stored, again, nudged))
-        # The root of a squared error is the error of an output, which is rounded itself.
-        floor = 0.002 if "accuracy" in quantity else 1e-6 * max(abs(new), abs(new) ** 0.5)
-        allowed = float(np.nan_to_num(10 * abs(moved - new) + floor))  # not a number: both diverged
-        compared.append(
-            {key: stored[key] for key in results.KEYS}
-            | {
-                "quantity": quantity,
-                "stored": old,
-                "recomputed": new,
-                "allowed": allowed,
-                "equal": bool(np.isclose(old, new, rtol=0, atol=allowed, equal_nan=True)),
-            }
-        )
-    return compared
+    key = {name: stored[name] for name in results.KEYS}
+    seed, step = key["seed"], key["step"]
+    [order] = (order for order in plan.orders if order.name == key["order"])
+    sources = (_Built(plan.setting.changed(nudge=nudge), seed) for nudge in (0, *audits.NUDGES))
+    jobs = (Job(source, seed, order, [step]) for source in sources)
+    again, *moved = (row for job in jobs for rows in plan.compute([job]) for row in rows)
+    return audits.compared(key, stored, again, moved)
 
 
 def _seeds(table: pd.DataFrame) -> str:
@@ -546,7 +525,7 @@ class _Run:
     def identity(self, data: bool = False) -> Identity:
         """Return today's identity; with the digest of the data only where it is needed."""
         return Identity(
-            json.loads(json.dumps(dataclasses.asdict(self.setting))),
+            results.as_json(self.setting),
             provenance.code(*self.modules),
             self.setting.digest() if data else None,
         )

@@ -219,17 +219,23 @@ def ratios(
     return pd.DataFrame(rows)
 
 
+FEW_STEPS = 10
+"""A spread over fewer steps than that has no digit that is worth printing."""
+
+
 def summary(found: pd.DataFrame) -> str:
-    """Return :func:`ratios` in words, a line each, rounded so that it is the same everywhere."""
+    """Return :func:`ratios` in words, a line each, in as many digits as mean something.
+
+    A quantity that does not move has no line, and the spread over a few steps no number.
+    """
+    found = found[found["seeds"] > 0]
+    if found.empty:
+        return "There is no ratio: in each quantity one of the two does not move, or diverged."
     width = found["quantity"].str.len().max()
     return "\n".join(
         f"{row.window}, {row.quantity:<{width}}: "
-        + (
-            f"calmer by a factor of {row.ratio:.1f}, "
-            f"on {row.calmer} of {counted(row.seeds, 'seed')}"
-            if row.seeds
-            else "no ratio, one of the two does not move"
-        )
+        + (f"ratio {row.ratio:.1f}, " if row.last - row.first + 1 >= FEW_STEPS else "")
+        + f"above 1 on {row.calmer} of {counted(row.seeds, 'seed')}"
         for row in found.itertuples()
     )
 

@@ -12,24 +12,17 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import itertools
-import json
-import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import joblib
-import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from revlib import datasets, processes, provenance, results, stability
+from revlib import audits, datasets, processes, provenance, results, stability
 from revlib.results import Identity, ResultFile, Store
-
-TOLERANCE = 1e-3
-"""Relative difference that an audit allows: far above what rounding does in the first steps of a
-training (Figure 14 to 19: below one part in ten thousand), far below what is read off a figure."""
 
 
 @dataclass(frozen=True)
@@ -259,11 +252,13 @@ def shown(name: str, preset: str = "ci") -> Shown:
     )
 
 
-def audit(name: str, preset: str = "paper", cases: int = 1) -> pd.DataFrame:
+def audit(
+    name: str, preset: str = "paper", cases: int = 1, draw: int | None = None
+) -> pd.DataFrame:
     """Recompute the beginning of a few stored cases; renew stale rows that are found equal.
 
     The cases are drawn at random, anew at each audit; of each the rows up to the first step after
-    the start are compared, with :data:`TOLERANCE`.
+    the start are compared. What rounding does is measured on the spot (:mod:`revlib.audits`).
 
     Parameters
     ----------
@@ -271,12 +266,14 @@ def audit(name: str, preset: str = "paper", cases: int = 1) -> pd.DataFrame:
         Which study in which size.
     cases
         How many cases of each result file.
+    draw
+        The number of an earlier audit, to draw the same cases again.
 
     Returns
     -------
     pandas.DataFrame
-        ``seed``, ``order``, ``step``, ``quantity``, ``stored``, ``recomputed``, ``equal`` and
-        ``renewed`` (whether the file was stale and is renewed).
+        The columns of :func:`revlib.audits.compared`, ``draw`` (the number with which the cases
+        were drawn) and ``renewed`` (whether the file was stale and is renewed).
 
     Raises
     ------
@@ -292,7 +289,7 @@ def audit(name: str, preset: str = "paper", cases: int = 1) -> pd.DataFrame:
         )
     found = []
     for file in files:
-        points = _recomputed(study, study.preset(preset), file.table(), cases)
+        points = _recomputed(study, study.preset(preset), file.table(), cases, draw)
         renew = bool(points["equal"].all()) and not file.stands_for(identity)
         if renew:
             store.renew(file, identity, {"points": points.to_dict("records")})
@@ -313,20 +310,21 @@ def audited(name: str, preset: str = "paper") -> str:
     if study.data and not datasets.path(study.data).exists():
         return f"{skipped}the data is not on this machine (`revlib data {study.data}` fetches it)."
     begun = time.monotonic()
-    points = _recomputed(study, study.preset(preset), file.table(), 1)
+    points = _recomputed(study, study.preset(preset), file.table(), 1, None)
     case = points.iloc[0]
     outcome = "all equal" if points["equal"].all() else "**not all equal**"
     return "\n".join(
         [
             f"**Audit.** Of the case {case['order']}, drawn at random, seed {case['seed']} was "
             f"computed again just now up to step {points['step'].max()}, in "
-            f"{time.monotonic() - begun:.0f} s: {outcome}, up to {TOLERANCE:.1%}.",
+            f"{time.monotonic() - begun:.0f} s (draw {case['draw']}): {outcome}, up to what "
+            f"rounding explains. {audits.EXPLAINED}",
             "",
-            "| step | quantity | stored | recomputed | equal |",
-            "| --- | --- | --- | --- | --- |",
+            "| step | quantity | stored | recomputed | allowed | equal |",
+            "| --- | --- | --- | --- | --- | --- |",
             *(
                 f"| {p.step} | {p.quantity} | {p.stored:.6g} | {p.recomputed:.6g} "
-                f"| {'yes' if p.equal else '**no**'} |"
+                f"| {p.allowed:.1e} | {'yes' if p.equal else '**no**'} |"
                 for p in points.itertuples()
             ),
         ]
@@ -361,32 +359,37 @@ def _keyed(study: Study, size: Size, seed: int, case: str) -> Iterator[dict[str,
         yield {"seed": seed, "order": case} | row
 
 
-def _recomputed(study: Study, size: Size, table: pd.DataFrame, cases: int) -> pd.DataFrame:
+def _recomputed(
+    study: Study, size: Size, table: pd.DataFrame, cases: int, draw: int | None
+) -> pd.DataFrame:
     """Compute the beginning of some cases again and compare it with the table."""
+    draw, chance = audits.drawn(draw)
     known = table[table["order"].isin(size.cases)][["seed", "order"]].drop_duplicates()
     keys = list(known.itertuples(index=False, name=None))
-    compared = []
-    for seed, case in random.SystemRandom().sample(keys, min(cases, len(keys))):
+    found = []
+    for seed, case in chance.sample(keys, min(cases, len(keys))):
         rows = table[(table["seed"] == seed) & (table["order"] == case)].set_index("step")
+        starts = [size, *(_nudged(size, nudge) for nudge in audits.NUDGES)]
         with processes.one_thread():
-            for new in _keyed(study, size, seed, case):
-                old = rows.loc[new["step"]]
-                compared += [
-                    {key: new[key] for key in results.KEYS}
-                    | {
-                        "quantity": name,
-                        "stored": float(old[name]),
-                        "recomputed": float(new[name]),
-                        "equal": bool(
-                            np.isclose(new[name], old[name], TOLERANCE, 1e-9, equal_nan=True)
-                        ),
-                    }
-                    for name in new
-                    if name not in results.KEYS
-                ]
-                if new["step"] > 0:
+            for again, *moved in zip(
+                *(_keyed(study, start, seed, case) for start in starts), strict=False
+            ):
+                key = {name: again[name] for name in results.KEYS}
+                stored = rows.loc[again["step"]].dropna().to_dict()
+                found += audits.compared(key, stored, again, moved)
+                if again["step"] > 0:
                     break
-    return pd.DataFrame(compared)
+    return pd.DataFrame(found).assign(draw=draw)
+
+
+def _nudged(size: Size, nudge: int) -> Size:
+    """Return a size whose start is moved by rounding (:class:`revlib.tasks.Setting`)."""
+    parameters = size.parameters
+    if hasattr(parameters, "setting"):
+        changes = {"setting": parameters.setting.changed(nudge=nudge)}
+    else:
+        changes = {"nudge": nudge}
+    return dataclasses.replace(size, parameters=dataclasses.replace(parameters, **changes))
 
 
 def _filled(table: pd.DataFrame, size: Size) -> pd.DataFrame:
@@ -417,7 +420,7 @@ def _store(study: Study, preset: str) -> Store:
 def _identity(study: Study, preset: str, data: bool = False) -> Identity:
     """Return today's identity; with the digest of the data only where it is needed."""
     size = study.preset(preset)
-    setting = json.loads(json.dumps(dataclasses.asdict(size.parameters)))
+    setting = results.as_json(size.parameters)
     sample = preset == "ci"
     digest = datasets.load(study.data, sample).digest if data and study.data else None
     return Identity(setting | {"recorded": list(size.steps)}, _code(study), digest)

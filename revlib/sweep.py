@@ -30,7 +30,6 @@ from typing import Any
 import cloudpickle
 import joblib
 import pandas as pd
-import torch
 from tqdm import tqdm
 
 from revlib import kernels, processes
@@ -123,9 +122,6 @@ class Job:
         The steps to evaluate.
     strategy
         A name in ``STRATEGIES``, or None for the first that applies.
-    nudge
-        Whether the start is moved by one unit of rounding in every entry, to see how far
-        rounding alone moves the iterates.
     """
 
     source: Callable[[], Task]
@@ -133,7 +129,6 @@ class Job:
     order: Order
     recorded: list[int]
     strategy: str | None = None
-    nudge: bool = False
 
 
 def compute(
@@ -385,18 +380,17 @@ def _advance(piece: _Piece, index: int = 0) -> tuple[int, _Done]:
 def _trainer(job: Job) -> tuple[Trainer, TrainingState]:
     """Return this worker's working copy of a job's task, and the start state."""
     # A Dask worker may run several threads; each has copies of its own.
-    return _working_copy(job.source, job.strategy, job.nudge, threading.get_ident())
+    return _working_copy(job.source, job.strategy, threading.get_ident())
 
 
 @functools.lru_cache(maxsize=8)  # pieces of several seeds come by turns
 def _working_copy(
-    source: Callable[[], Task], strategy: str | None, nudge: bool, thread: int
+    source: Callable[[], Task], strategy: str | None, thread: int
 ) -> tuple[Trainer, TrainingState]:
     task = source()
     task.check()
     trainer = _strategy(task, strategy)(task)
-    start = trainer.state()
-    return trainer, nudged(start) if nudge else start
+    return trainer, trainer.state()
 
 
 def _strategy(task: Task, name: str | None) -> type:
@@ -411,19 +405,6 @@ def _strategy(task: Task, name: str | None) -> type:
             "it does). Leave the strategy out to have one chosen."
         )
     return trainer
-
-
-def nudged(state: TrainingState) -> TrainingState:
-    """Return the state with every entry of the model moved by one unit of rounding, up or down."""
-    generator = torch.Generator().manual_seed(0)
-
-    def nudge(value: torch.Tensor) -> torch.Tensor:
-        if not value.is_floating_point():
-            return value
-        sign = torch.randint(0, 2, value.shape, generator=generator) * 2 - 1
-        return value * (1 + sign.to(value) * torch.finfo(value.dtype).eps)
-
-    return TrainingState({n: nudge(value) for n, value in state.model.items()}, state.optimizer)
 
 
 @dataclass(frozen=True, eq=False)

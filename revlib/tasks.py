@@ -310,7 +310,8 @@ class Setting:
         Name of an image data set (:func:`revlib.datasets.load`), or of a function in
         :data:`FUNCTIONS`, which is learned from its values on [-1, 1].
     sample
-        Whether to use the small sample that comes with the package instead of the full set.
+        Whether to use the small sample that comes with the package instead of the full set, and
+        double precision instead of single (:func:`precision`).
     model
         ``"mlp"`` (ReLU), ``"resnet18"``, ``"resnet50"`` or ``"vgg19"``.
     hidden
@@ -333,6 +334,9 @@ class Setting:
     train_examples, test_examples
         How many examples, the first of the training and of the test set, the curves are evaluated
         on; all of them if None.
+    nudge
+        No choice, but a way to see what rounding does: every entry of the start is moved by one
+        unit of rounding, up or down, in one of many ways that are numbered from 1; 0 leaves it.
     """
 
     data: str
@@ -348,6 +352,7 @@ class Setting:
     learning_rate: float
     train_examples: int | None
     test_examples: int | None
+    nudge: int = 0
 
     def __post_init__(self) -> None:
         """Let the widths be given as a list, as papermill passes them."""
@@ -381,6 +386,15 @@ class Setting:
         return datasets.load(self.data, self.sample).digest
 
 
+def precision(sample: bool) -> torch.dtype:
+    """Return the precision of an experiment: double on the sample, single on the full data.
+
+    Processors add in different orders. In single precision a few hundred chaotic steps carry the
+    difference into the digits that a chapter prints; in double precision nothing is seen of it.
+    """
+    return torch.float64 if sample else torch.float32
+
+
 def build(setting: Setting, seed: int) -> Task:
     """Return the task that a setting describes, for one seed.
 
@@ -402,7 +416,10 @@ def build(setting: Setting, seed: int) -> Task:
     classes = datasets.load(setting.data, setting.sample).classes if classifies else "y"
     kept, shown = setting.train_examples, setting.test_examples
     return Task(
-        model=_model(setting, x_train[0], len(classes), seed),
+        model=nudged(
+            _model(setting, x_train[0], len(classes), seed).to(precision(setting.sample)),
+            setting.nudge,
+        ),
         loss=nn.functional.cross_entropy if classifies else nn.functional.mse_loss,
         batches=SAMPLINGS[setting.sampling](x_train, y_train, setting.batch_size, seed),
         optimizer=functools.partial(torch.optim.SGD, lr=setting.learning_rate),
@@ -412,6 +429,24 @@ def build(setting: Setting, seed: int) -> Task:
         },
         seed=seed,
     )
+
+
+def nudged(model: nn.Module, nudge: int) -> nn.Module:
+    """Return a model after each of its numbers was moved by one unit of rounding, up or down.
+
+    Parameters
+    ----------
+    model
+        The model, which is changed.
+    nudge
+        Which of many ways to do that, counted from 1; with 0 it stays as it is.
+    """
+    generator = torch.Generator().manual_seed(nudge)
+    for value in model.state_dict().values() if nudge else ():
+        if value.is_floating_point():
+            sign = torch.randint(0, 2, value.shape, generator=generator) * 2 - 1
+            value.mul_(1 + sign.to(value) * torch.finfo(value.dtype).eps)
+    return model
 
 
 def _model(setting: Setting, example: torch.Tensor, outputs: int, seed: int) -> nn.Module:
@@ -430,17 +465,17 @@ def _model(setting: Setting, example: torch.Tensor, outputs: int, seed: int) -> 
 
 @functools.lru_cache(maxsize=2)
 def _scaled(name: str, sample: bool, scaling: str) -> tuple[torch.Tensor, ...]:
-    """Return the training and test inputs (float32), and labels (int64) or values (float32)."""
+    """Return the training and test inputs, and labels (int64) or values."""
     if scaling not in SCALINGS:
         raise ValueError(f"'{scaling}' is not a scaling. Valid are: {', '.join(SCALINGS)}.")
     if name in FUNCTIONS:
         # x_i = -1 + 2i/100, i = 0, …, 100; tested half way between.
-        x_train = (-1 + torch.arange(101) / 50)[:, None]
+        x_train = (-1 + torch.arange(101, dtype=precision(sample)) / 50)[:, None]
         x_test = x_train[:-1] + 0.01
         y_train, y_test = FUNCTIONS[name](x_train), FUNCTIONS[name](x_test)
     else:
         data = datasets.load(name, sample=sample)
-        x_train, x_test = (_pixels(x) for x in (data.x_train, data.x_test))
+        x_train, x_test = (_pixels(x, precision(sample)) for x in (data.x_train, data.x_test))
         y_train, y_test = (torch.tensor(y).long() for y in (data.y_train, data.y_test))
     if scaling == "standardised":
         over = tuple(axis for axis in range(x_train.ndim) if axis != 1 or x_train.ndim < 4)
@@ -449,9 +484,9 @@ def _scaled(name: str, sample: bool, scaling: str) -> tuple[torch.Tensor, ...]:
     return x_train, y_train, x_test, y_test
 
 
-def _pixels(images: np.ndarray) -> torch.Tensor:
+def _pixels(images: np.ndarray, dtype: torch.dtype) -> torch.Tensor:
     """Return images as numbers in [0, 1], of shape (N, H, W) or, with colours, (N, 3, H, W)."""
     pixels = torch.tensor(images)
     if pixels.ndim == 4:
         pixels = pixels.movedim(3, 1).contiguous()
-    return pixels.float() / 255
+    return pixels.to(dtype) / 255

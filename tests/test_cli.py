@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -251,7 +252,8 @@ def test_audit_passes_and_fails_by_its_exit_status(tiny, capsys, monkeypatch):
     status, out, err = call(capsys, "audit tiny --preset ci --points 2")
     assert (status, err) == (0, "")
     assert out.splitlines()[-1].startswith("Equal.")
-    assert len(out.splitlines()) == 1 + 2 * 6 + 1
+    assert re.fullmatch(r"Draw \d+:", out.splitlines()[0])
+    assert len(out.splitlines()) == 2 + 2 * 6 + 1
     evaluate = Task.evaluate
 
     def changed(task, model, last=None):
@@ -269,7 +271,7 @@ def test_an_audit_with_too_little_time_says_so(tiny, capsys, monkeypatch):
     monkeypatch.setattr(runs.time, "monotonic", lambda: next(clock))
     status, out, _ = call(capsys, "audit tiny --preset ci --seconds 50")
     assert status == 0
-    assert len(out.splitlines()) == 1 + 6 + 1
+    assert len(out.splitlines()) == 2 + 6 + 1
     assert out.splitlines()[-1].strip() == "Equal. The time was not enough for all points."
 
 

@@ -257,7 +257,7 @@ def test_every_image_is_standardised_on_its_own():
     images = generator.integers(0, 256, (3, 28, 28)).astype(np.uint8)
     images[1] //= 4
     images[2] = 7  # of a single colour
-    found = implicit.standardised(images)
+    found = implicit.standardised(images, torch.float32)
     assert found.shape == (3, 28, 28)
     torch.testing.assert_close(found.mean((1, 2)), torch.zeros(3), rtol=0, atol=1e-5)
     deviations = found.std((1, 2), correction=0)
@@ -303,7 +303,7 @@ def test_a_training_is_the_plain_loop(monkeypatch, one_thread):
 
 
 def test_a_training_ends_where_its_loss_is_not_finite(monkeypatch):
-    monkeypatch.setitem(implicit.TRAININGS, "wild", Training(1e30))
+    monkeypatch.setitem(implicit.TRAININGS, "wild", Training(1e300))
     rows = list(implicit.compute(SMALL, 0, "wild"))
     assert [row["step"] for row in rows] == [0, 1]
     assert not np.isfinite(rows[-1]["train_loss"])

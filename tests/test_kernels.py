@@ -1,5 +1,6 @@
 """The dense strategy against the definition, and when it applies."""
 
+import copy
 from functools import partial
 
 import numpy as np
@@ -110,6 +111,23 @@ def test_chains_that_have_not_started_are_left_alone():
     moved = [p.clone() for p in trainer.model(0).parameters()]
     assert all(map(torch.equal, moved, trainer.model(1).parameters()))
     assert not torch.equal(moved[0], before[0])
+
+
+def test_a_chain_that_diverged_leaves_nothing_behind():
+    problem = task("values", (1, 50, 50, 1))
+    trainer = DenseTrainer(problem)
+    start = trainer.state()
+    wild = copy.deepcopy(start)
+    for value in wild.model.values():
+        value.mul_(1e200)
+    found = []
+    for state in (start, wild, start):
+        trainer.load(state, 2)
+        for _ in range(3):
+            trainer.apply(1, 2)
+        found.append([p.clone() for p in trainer.model(1).parameters()])
+    assert not torch.isfinite(found[1][0]).all()
+    assert all(map(torch.equal, found[0], found[2]))
 
 
 def test_divergence_is_the_same_divergence():

@@ -145,13 +145,20 @@ def test_numbers_are_written_with_two_digits(value, written):
     assert rounded(value) == written
 
 
-def test_the_summary_says_where_there_is_no_ratio():
-    paths = {(0, "forward"): [0.0, 3.0], (0, "backward"): [0.0, 1.0]}
-    still = {(0, "forward"): [1.0, 1.0], (0, "backward"): [1.0, 1.0]}
-    assert summary(ratios(table(paths), [(0, 1)])) == (
-        "steps 0 to 1, test_loss: calmer by a factor of 3.0, on 1 of 1 seed"
+def test_the_summary_tells_as_many_digits_as_mean_something():
+    paths = {(0, "forward"): [0.0, 3.0] * 6, (0, "backward"): [0.0, 1.0] * 6}
+    found = ratios(table(paths), [(0, 1), (0, 11)])
+    assert summary(found) == (
+        "steps 0 to 1, test_loss: above 1 on 1 of 1 seed\n"
+        "steps 0 to 11, test_loss: ratio 3.0, above 1 on 1 of 1 seed"
     )
-    assert summary(ratios(table(still), [(0, 1)])).endswith("one of the two does not move")
+
+
+def test_the_summary_says_nothing_of_what_does_not_move():
+    still = {(0, order): [1.0, 1.0] for order in ("forward", "backward")}
+    both = table(still).assign(train_loss=[0.0, 3.0, 0.0, 1.0])
+    assert summary(ratios(both, [(0, 1)])) == "steps 0 to 1, train_loss: above 1 on 1 of 1 seed"
+    assert summary(ratios(table(still), [(0, 1)])).startswith("There is no ratio")
 
 
 def test_the_geometric_mean_and_its_interval_by_hand():

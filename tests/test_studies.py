@@ -15,6 +15,7 @@ class Parameters:
     """What the tiny study depends on."""
 
     base: float
+    nudge: int = 0
 
 
 def powers(parameters, seed, case):

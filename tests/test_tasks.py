@@ -138,13 +138,36 @@ def test_seeds_change_the_start_and_the_batches():
     assert not torch.equal(one.batch(5)[0], other.batch(5)[0])
 
 
+def test_the_sample_is_computed_in_double_precision():
+    """What chapters print must be the same on every processor."""
+    for setting in (experiments.get(name).preset("ci").setting for name in experiments.EXPERIMENTS):
+        problem = build(setting, 0)
+        tensors = [*problem.model.state_dict().values(), problem.batch(1)[0]]
+        assert {t.dtype for t in tensors if t.is_floating_point()} == {torch.float64}
+    full = build(SETTING.changed(data="x^2", model="mlp", sample=False), 0)
+    assert {p.dtype for p in full.model.parameters()} == {torch.float32}
+
+
+def test_a_nudge_moves_every_number_of_the_start_by_one_unit_of_rounding():
+    plain, one, again, other = (
+        build(SETTING.changed(nudge=nudge), 0).model.state_dict() for nudge in (0, 1, 1, 2)
+    )
+    for name, value in plain.items():
+        if value.is_floating_point() and value.any():
+            eps = torch.finfo(value.dtype).eps
+            moved = (one[name] / value - 1).abs()
+            assert ((moved > 0) & (moved < 2.1 * eps)).all()
+            assert torch.equal(one[name], again[name])
+            assert not torch.equal(one[name], other[name])
+
+
 def test_a_setting_means_what_it_says():
     data = datasets.load("fashion_mnist", sample=True)
     problem = build(dataclasses.replace(SETTING, hidden=(7, 5), train_examples=30), 0)
     assert [p.shape[0] for p in problem.model.parameters() if p.ndim == 2] == [7, 5, 10]
     x, y = problem.evaluation["train"]
     assert (len(x), len(problem.evaluation["test"][0])) == (30, len(data.x_test))
-    torch.testing.assert_close(x, torch.tensor(data.x_train[:30]) / 255)
+    torch.testing.assert_close(x, torch.tensor(data.x_train[:30]).double() / 255)
     assert y.tolist() == data.y_train[:30].tolist()
     assert len(problem.batch(1)[0]) == SETTING.batch_size
     optimizer = problem.optimizer(problem.model.parameters())
