@@ -3,7 +3,8 @@
 Another processor, or another version of torch, adds in another order. So a row that is computed
 again differs a little, and after many steps of a chaotic training no longer a little. How much is
 measured on the spot: the row is computed a few times more, each time from a start whose every entry
-is moved by one unit of rounding, up or down. What is stored must lie within ten times the largest
+is moved by one unit of rounding, up or down, and where there is a fast way and a plain way by the
+plain one, which adds in another order. What is stored must lie within ten times the largest
 of the differences that this makes. Each audit is a draw of points and can be repeated: it tells
 the number that it was drawn with.
 """

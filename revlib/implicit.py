@@ -335,9 +335,10 @@ def _task(parameters: Parameters, batch_size: int, seed: int) -> Task:
     x_train, y_train, x_test, y_test = _data(parameters.sample)
     kept, tested = parameters.train_examples, parameters.test_examples
     train, test = (x_train[:kept], y_train[:kept]), (x_test[:tested], y_test[:tested])
-    model = models.mlp((x_train[0].numel(), *parameters.hidden, 10), parameters.init, seed)
+    widths = (x_train[0].numel(), *parameters.hidden, 10)
+    model = models.mlp(widths, parameters.init, seed, x_train.dtype)
     return Task(
-        model=nudged(model.to(x_train.dtype), parameters.nudge),
+        model=nudged(model, parameters.nudge),
         loss=nn.functional.cross_entropy,
         batches=ShuffledEpochs(*train, batch_size, seed),
         optimizer=torch.optim.SGD,  # the steps are taken by `step`

@@ -1,8 +1,9 @@
 """The networks that the experiments train."""
 
+import contextlib
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 import torchvision
@@ -47,7 +48,7 @@ def mlp(
     seed : int, optional
         Determines the parameters. PyTorch's global random state is neither used nor changed.
     dtype : torch.dtype, optional
-        Floating-point type of the parameters.
+        Floating-point type of the parameters, in which they are drawn.
 
     Returns
     -------
@@ -109,7 +110,12 @@ NORMALISATIONS = {
 
 
 def convolutional(
-    name: str, classes: int, stem: str | None, normalisation: str, seed: int = 0
+    name: str,
+    classes: int,
+    stem: str | None,
+    normalisation: str,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float32,
 ) -> nn.Module:
     """Build a convolutional network of torchvision for colour images of 32 x 32 pixels.
 
@@ -131,6 +137,8 @@ def convolutional(
         nothing. For VGG-19 ``"none"`` is the network as published.
     seed : int, optional
         Determines the parameters. PyTorch's global random state is neither used nor changed.
+    dtype : torch.dtype, optional
+        Floating-point type of the parameters, in which they are drawn.
 
     Returns
     -------
@@ -159,7 +167,7 @@ def convolutional(
         if value not in known:
             raise ValueError(f"There is no {kind} {value!r}: choose one of {_listed(known)}.")
 
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), _default(dtype):
         torch.default_generator.manual_seed(seed)
         if name == "vgg19":
             return _vgg19(classes, normalisation)
@@ -171,6 +179,17 @@ def convolutional(
             nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
             network.maxpool = nn.Identity()
         return network
+
+
+@contextlib.contextmanager
+def _default(dtype: torch.dtype) -> Iterator[None]:
+    """Let new parameters have a type."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def _vgg19(classes: int, normalisation: str) -> nn.Module:

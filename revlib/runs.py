@@ -449,8 +449,11 @@ def _compared(plan: _Run, stored: dict[str, Any]) -> list[dict[str, Any]]:
     key = {name: stored[name] for name in results.KEYS}
     seed, step = key["seed"], key["step"]
     [order] = (order for order in plan.orders if order.name == key["order"])
-    sources = (_Built(plan.setting.changed(nudge=nudge), seed) for nudge in (0, *audits.NUDGES))
-    jobs = (Job(source, seed, order, [step]) for source in sources)
+    # The plain training loop also adds in another order, at every step and not only at the start.
+    jobs = (
+        Job(_Built(plan.setting.changed(nudge=nudge), seed), seed, order, [step], strategy)
+        for nudge, strategy in [(0, None), *((nudge, "eager") for nudge in audits.NUDGES)]
+    )
     again, *moved = (row for job in jobs for rows in plan.compute([job]) for row in rows)
     return audits.compared(key, stored, again, moved)
 

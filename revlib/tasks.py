@@ -416,10 +416,7 @@ def build(setting: Setting, seed: int) -> Task:
     classes = datasets.load(setting.data, setting.sample).classes if classifies else "y"
     kept, shown = setting.train_examples, setting.test_examples
     return Task(
-        model=nudged(
-            _model(setting, x_train[0], len(classes), seed).to(precision(setting.sample)),
-            setting.nudge,
-        ),
+        model=nudged(_model(setting, x_train[0], len(classes), seed), setting.nudge),
         loss=nn.functional.cross_entropy if classifies else nn.functional.mse_loss,
         batches=SAMPLINGS[setting.sampling](x_train, y_train, setting.batch_size, seed),
         optimizer=functools.partial(torch.optim.SGD, lr=setting.learning_rate),
@@ -451,7 +448,8 @@ def nudged(model: nn.Module, nudge: int) -> nn.Module:
 
 def _model(setting: Setting, example: torch.Tensor, outputs: int, seed: int) -> nn.Module:
     if setting.model == "mlp":
-        return models.mlp((example.numel(), *setting.hidden, outputs), setting.init, seed)
+        widths = (example.numel(), *setting.hidden, outputs)
+        return models.mlp(widths, setting.init, seed, example.dtype)
     if setting.model not in models.CONVOLUTIONAL:
         known = ", ".join(("mlp", *models.CONVOLUTIONAL))
         raise ValueError(f"There is no model '{setting.model}'. Valid are: {known}.")
@@ -460,7 +458,9 @@ def _model(setting: Setting, example: torch.Tensor, outputs: int, seed: int) -> 
             f"'{setting.init}' is not an initialisation of {setting.model}. "
             "It has torchvision's own: torchvision."
         )
-    return models.convolutional(setting.model, outputs, setting.stem, setting.normalisation, seed)
+    return models.convolutional(
+        setting.model, outputs, setting.stem, setting.normalisation, seed, example.dtype
+    )
 
 
 @functools.lru_cache(maxsize=2)
