@@ -11,7 +11,7 @@ train a model in reverse::
 """
 
 from revlib.iterates import iterates
-from revlib.orders import Order, backward, forward, reset, switch, windowed
+from revlib.orders import Order, backward, forward, reset, switch, tail, windowed
 from revlib.sweep import trajectory
 from revlib.tasks import Task
 
@@ -23,6 +23,7 @@ __all__ = [
     "iterates",
     "reset",
     "switch",
+    "tail",
     "trajectory",
     "windowed",
 ]

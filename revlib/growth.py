@@ -37,8 +37,8 @@ def growth(
 ) -> float:
     """Return the mean growth rate of a perturbation along the chain of an iterate.
 
-    The chain is the one replayed for ``theta(step)``, from its anchor on; for orders that replay
-    nothing (forward), all maps from ``theta(0)`` on. The perturbation is a random direction in the
+    The chain is the last run of the word at that step, which is what the order replays there; where
+    it is a single letter, the whole word. The perturbation is a random direction in the
     space of the parameters, the same for every order of a seed.
 
     The two methods measure the same thing where the maps are smooth and the size is small. The
@@ -179,8 +179,8 @@ def _row(job: Job, step: int) -> dict[str, Any]:
 
 def _replayed(order: Order, step: int) -> list[int]:
     """Return the maps of the chain that is looked at, as applied."""
-    maps, length = order.applied(step), step - order.anchor(step)
-    return maps if length == 1 else maps[-length:]
+    last = order.runs(step)[-1]
+    return list(last) if len(last) > 1 else order.applied(step)
 
 
 def _apply(trainer: Trainer, maps: Iterable[int]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
@@ -19,8 +18,9 @@ def iterates(
 ) -> Iterator[tuple[int, State]]:
     """Yield ``(n, theta(n))`` for the recorded steps n, ascending.
 
-    ``theta(n) = T_{a+1} … T_n (theta(a))`` with the anchor ``a = order.anchor(n)`` and ``T_n``
-    applied first (see :mod:`revlib.orders`).
+    ``theta(n)`` is what the maps of the order's word at step n make of the start, one after the
+    other (:mod:`revlib.orders`). Each iterate is computed anew: that is the definition. How to do
+    it once where words begin alike is told by :func:`revlib.orders.tree`.
 
     Parameters
     ----------
@@ -36,26 +36,13 @@ def iterates(
     Raises
     ------
     ValueError
-        If a recorded step lies outside ``0 … len(maps)`` or the order has an impossible anchor.
+        If a recorded step lies outside ``0 … len(maps)`` or the order spells an impossible word.
     """
-    recorded = check_recorded(record, len(maps))
-    needed = order.closure(recorded)
-    uses = Counter(order.anchor(n) for n in needed)
-    anchors = {0: theta0}
-    if 0 in recorded:
-        yield 0, theta0
-    for n in needed:
-        a = order.anchor(n)
-        theta = anchors[a]
-        for t in range(n, a, -1):
-            theta = maps[t - 1](theta)
-        uses[a] -= 1
-        if not uses[a]:  # nothing starts from there any more: a forward run keeps one state
-            del anchors[a]
-        if uses[n]:
-            anchors[n] = theta
-        if n in recorded:
-            yield n, theta
+    for step in sorted(check_recorded(record, len(maps))):
+        theta = theta0
+        for letter in order.applied(step):
+            theta = maps[letter - 1](theta)
+        yield step, theta
 
 
 def check_recorded(record: Iterable[int] | None, steps: int) -> set[int]:

@@ -69,7 +69,7 @@ class DenseTrainer:
         # Weights with the inputs first, (chains, inputs, outputs): a step is then three products.
         self._weights = [self._stack(layer.weight.T) for layer in self._layers]
         self._biases = [self._stack(layer.bias[None]) for layer in self._layers]
-        self._fill(1)
+        self._fill(0)
 
     def _stack(self, parameter: torch.Tensor) -> torch.Tensor:
         line = CACHE_LINE // parameter.element_size() if self.chains > 1 else 1
@@ -78,11 +78,11 @@ class DenseTrainer:
         return parameter.new_zeros((self.chains, *shape), requires_grad=False)
 
     @torch.no_grad()
-    def _fill(self, chains: int) -> None:
+    def _fill(self, chain: int) -> None:
         for layer, weight, bias in zip(self._layers, self._weights, self._biases, strict=True):
-            weight[:chains] = bias[:chains] = 0  # a chain that diverged makes 0 × inf of the rest
-            weight[:chains, : layer.in_features, : layer.out_features] = layer.weight.T
-            bias[:chains, 0, : layer.out_features] = layer.bias
+            weight[chain] = bias[chain] = 0  # a chain that diverged makes 0 × inf of the rest
+            weight[chain, : layer.in_features, : layer.out_features] = layer.weight.T
+            bias[chain, 0, : layer.out_features] = layer.bias
 
     def state(self) -> TrainingState:
         """Return a copy of the state of the first chain."""
@@ -90,12 +90,12 @@ class DenseTrainer:
         parameters = {name: p.detach().clone() for name, p in model.named_parameters()}
         return TrainingState(parameters, copy.deepcopy(self._optimizer))
 
-    def load(self, state: TrainingState, chains: int = 1) -> None:
-        """Make a copy of `state` the present state of the first chains."""
+    def load(self, state: TrainingState, chain: int = 0) -> None:
+        """Make a copy of `state` the present state of a chain."""
         with torch.no_grad():
             for name, parameter in self._model.named_parameters():
                 parameter.copy_(state.model[name])
-        self._fill(chains)
+        self._fill(chain)
 
     @torch.no_grad()
     def model(self, chain: int = 0) -> nn.Module:

@@ -77,6 +77,10 @@ class TrainingState:
     model: dict[str, torch.Tensor]
     optimizer: dict[str, Any]
 
+    def nbytes(self) -> int:
+        """Return how much memory the model's part takes; optimizers keep up to twice as much."""
+        return sum(value.nbytes for value in self.model.values())
+
 
 class Trainer:
     """One working copy of a task's model and optimizer, driven in place.
@@ -110,8 +114,8 @@ class Trainer:
             copy.deepcopy(self._optimizer.state_dict()),
         )
 
-    def load(self, state: TrainingState, chains: int = 1) -> None:
-        """Make a copy of `state` the present state (of that many chains)."""
+    def load(self, state: TrainingState, chain: int = 0) -> None:
+        """Make a copy of `state` the present state (of a chain)."""
         with torch.no_grad():
             for name, value in self._tensors():
                 value.copy_(state.model[name])

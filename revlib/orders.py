@@ -1,137 +1,304 @@
-"""Orders of iteration, each written as one rule: the choice of an anchor.
+"""Orders of iteration, each written as one rule: the word that it spells at every step.
 
-Let ``T_1, T_2, …`` be the update maps of a training run and ``theta(0)`` its start. An order
-assigns to every step ``n >= 1`` an *anchor* ``a(n) < n``, and the iterate at step n is
+Let ``T_1, T_2, …`` be the update maps of a training run and ``theta(0)`` its start. An order says
+for every step ``n >= 1`` which maps make the iterate at that step, and in which sequence: a *word*
+over the letters ``1 … n``, written in order of application. Forward iteration spells ``1 2 … n``;
+the paper's backward iteration (Section 1) spells ``n … 2 1``. The variants of Figures 3, 10 and 13
+and of Section 5 are other words by the same rule.
 
-    theta(n) = T_{a+1} T_{a+2} … T_n (theta(a)),    a = a(n),
-
-where ``T_n`` is applied first. Forward iteration is ``a(n) = n - 1``; the paper's backward
-iteration (Section 1) is ``a(n) = 0``. The variants of Figures 3, 10 and 13 and of Section 5 are
-other choices of the same rule.
+Words are runs of letters up or down, and Python's ``range`` is such a run: a word of 25,000 letters
+is a few numbers. Iterates whose words begin alike share the way. So what it takes to compute them
+is the *trie* of their words (:func:`tree`), and the cost is the number of its letters.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+Word = tuple[range, ...]
+"""Runs of letters, each up or down by 1, in order of application."""
 
 
 @dataclass(frozen=True)
 class Order:
-    """An order of iteration: a name and its anchor rule.
+    """An order of iteration: a name, and the word that it spells at each step.
 
-    A new order needs one function, for example the backward order that starts afresh at powers
-    of two: ``Order("doubling", lambda n: 1 << ((n - 1).bit_length() - 1) if n > 1 else 0)``.
+    A new order needs one function. Forward, but for the newest map, which comes first::
+
+        Order("newest first", lambda n: [n, range(1, n)])
 
     Parameters
     ----------
     name
         How the order is called in tables and figures. Results are stored under this name.
-    anchor
-        Maps a step ``n >= 1`` to its anchor, an integer with ``0 <= anchor(n) < n``.
+    word
+        Maps a step ``n >= 1`` to its word, first applied first: numbers of maps, and ranges of
+        them.
+    permutation
+        Whether each word holds all of the letters ``1 … n``. An order that leaves some out has to
+        say so.
     """
 
     name: str
-    anchor: Callable[[int], int]
+    word: Callable[[int], Iterable[range | int]]
+    permutation: bool = True
 
     def __str__(self) -> str:
         """Return the name."""
         return self.name
 
-    def closure(self, recorded: Iterable[int]) -> list[int]:
-        """Return the steps that have to be computed, ascending, so that `recorded` can be.
-
-        These are the recorded steps themselves, their anchors, the anchors of those, and so on
-        down to step 0, which is left out because it is given.
+    def runs(self, step: int) -> Word:
+        """Return the word of a step as runs; the same runs however the rule spells it.
 
         Raises
         ------
         ValueError
-            If a recorded step is negative or an anchor does not lie below its step.
+            If the step is negative or the word is impossible: a letter outside ``1 … step``, a
+            letter twice, or, in an order of permutations, a letter that is missing.
         """
-        pending = list(recorded)
-        reached: set[int] = set()
-        while pending:
-            n = pending.pop()
-            if n < 0:
-                raise ValueError(f"Step {n} cannot be recorded: steps are counted from 0.")
-            if n == 0 or n in reached:
-                continue
-            reached.add(n)
-            anchor = self.anchor(n)
-            if not 0 <= anchor < n:
-                raise ValueError(
-                    f"The order '{self.name}' gives step {n} the anchor {anchor}; "
-                    f"an anchor must lie between 0 and {n - 1}."
-                )
-            pending.append(anchor)
-        return sorted(reached)
+        if step < 0:
+            raise ValueError(f"Step {step} cannot be recorded: steps are counted from 0.")
+        runs = _joined(self.word(step)) if step else ()
+        ends = sorted((min(run[0], run[-1]), max(run[0], run[-1])) for run in runs)
+        wrong = None
+        if ends and not (ends[0][0] >= 1 and ends[-1][1] <= step):
+            wrong = f"holds {ends[0][0] if ends[0][0] < 1 else ends[-1][1]}"
+        for (_, last), (first, _) in pairwise(ends):
+            if first <= last:
+                wrong = wrong or f"holds {first} twice"
+            elif first > last + 1 and self.permutation:
+                wrong = wrong or f"leaves out {last + 1}"
+        if self.permutation and step and not wrong and (not ends or ends[0][0] > 1):
+            wrong = "leaves out 1"
+        if self.permutation and step and not wrong and ends[-1][1] < step:
+            wrong = f"leaves out {step}"
+        if wrong:
+            raise ValueError(
+                f"The word of the order '{self.name}' at step {step} {wrong}; it must hold "
+                f"{'each' if self.permutation else 'none but'} of the maps 1 to {step}"
+                f"{' once.' if self.permutation else ', each at most once.'}"
+            )
+        return runs
 
     def applied(self, step: int) -> list[int]:
         """Return which maps make the iterate at a step from theta(0), in order of application."""
-        replays: list[range] = []
-        while step > 0:
-            anchor = self.anchor(step)
-            replays.append(range(step, anchor, -1))
-            step = anchor
-        return [n for replay in reversed(replays) for n in replay]
+        return [letter for run in self.runs(step) for letter in run]
 
     def cost(self, recorded: Iterable[int]) -> int:
         """Return how many map applications it takes to compute the iterates at `recorded`.
 
-        Every iterate that is needed is computed once from its anchor, at ``n - anchor(n)``
-        applications. All steps up to N cost N forward and N(N+1)/2 backward (Section 1).
+        What several words begin with is computed once. All steps up to N cost N forward and
+        N(N+1)/2 backward (Section 1).
         """
-        return sum(n - self.anchor(n) for n in self.closure(recorded))
+        return sum(len(run) for node in tree(self, recorded) for run in node.runs)
 
-    def digest(self, steps: int) -> str:
-        """Return a short hash of the anchors of steps 1 to `steps`.
+    def digest(self, recorded: Iterable[int]) -> str:
+        """Return a short hash of the words at some steps.
 
-        Two orders with the same digest give the same iterates, whatever they are called.
+        Two orders with the same digest give the same iterates there, whatever they are called.
         """
-        anchors = ",".join(str(self.anchor(n)) for n in range(1, steps + 1))
-        return hashlib.sha256(anchors.encode()).hexdigest()[:16]
+        words = ((n, [(run[0], run[-1]) for run in self.runs(n)]) for n in sorted(recorded))
+        return hashlib.sha256(repr(list(words)).encode()).hexdigest()[:16]
 
 
 def forward() -> Order:
-    """Ordinary training: every new map is applied last, ``a(n) = n - 1`` (Section 1)."""
-    return Order("forward", lambda n: n - 1)
+    """Ordinary training: ``1 2 … n``, every new map is applied last (Section 1)."""
+    return Order("forward", lambda n: [range(1, n + 1)])
 
 
 def backward() -> Order:
-    """Training in reverse: the new map is applied first, ``a(n) = 0`` (Section 1)."""
-    return Order("backward", lambda n: 0)
+    """Training in reverse: ``n … 2 1``, the new map is applied first (Section 1)."""
+    return Order("backward", lambda n: [range(n, 0, -1)])
 
 
 def windowed(size: int) -> Order:
     """Backward inside windows of `size` steps, forward from window to window (Section 5).
 
-    ``a(n) = size * floor((n - 1) / size)``. A window of 1 is the forward order, a window as long
-    as the run the backward one.
+    ``w … 1 · 2w … w+1 · … · n … ``. A window of 1 is the forward order, a window as long as the
+    run the backward one.
     """
     _positive("A window's size", size)
-    return Order(f"windowed({size})", lambda n: (n - 1) // size * size)
+    return Order(f"windowed({size})", lambda n: _backward_between(range(0, n, size), n))
 
 
 def reset(*at: int) -> Order:
     """Backward, from a start point that is moved to the iterate reached at each of `at`.
 
-    ``a(n)`` is the last reset before n, or 0 (Figures 3 and 13: ``reset(1000)``).
+    ``r … 1 · n … r+1`` after a reset at r (Figures 3 and 13: ``reset(1000)``).
     """
     for step in at:
         _positive("A reset", step)
     points = sorted({0, *at})
     return Order(
         f"reset({', '.join(str(p) for p in points[1:])})",
-        lambda n: max(p for p in points if p < n),
+        lambda n: _backward_between([p for p in points if p < n], n),
     )
 
 
 def switch(at: int) -> Order:
-    """Forward up to step `at`, backward from there on (Figure 10 and Section 5)."""
+    """Forward up to step `at`, backward from there on (Figure 10 and Section 5).
+
+    ``1 2 … r · n … r+1``.
+    """
     _positive("A switch", at)
-    return Order(f"switch({at})", lambda n: n - 1 if n <= at else at)
+    return Order(
+        f"switch({at})",
+        lambda n: [range(1, n + 1)] if n <= at else [range(1, at + 1), range(n, at, -1)],
+    )
+
+
+def tail(length: int) -> Order:
+    """Forward, with a fixed ending: the first `length` maps, always last, in the same sequence.
+
+    ``m+1 … n · m … 2 1``. Up to step m it is the backward order. After it, the iterates before the
+    ending lie on one forward path; so N steps cost N maps and m more for each one recorded.
+    """
+    _positive("A tail's length", length)
+    return Order(
+        f"tail({length})",
+        lambda n: [range(length + 1, n + 1), range(min(length, n), 0, -1)],
+    )
+
+
+MAKERS = {make.__name__: make for make in (forward, backward, windowed, reset, switch, tail)}
+"""What makes the orders of this module, by name."""
+
+
+def named(name: str) -> Order:
+    """Return the order that is called so: ``named("windowed(50)")``.
+
+    Raises
+    ------
+    ValueError
+        If no order of this module is.
+    """
+    parts = re.fullmatch(r"(\w+)(?:\(([\d, ]*)\))?", name)
+    if parts and parts[1] in MAKERS:
+        try:
+            return MAKERS[parts[1]](*map(int, filter(None, (parts[2] or "").split(", "))))
+        except TypeError:
+            pass  # another number of numbers
+    raise ValueError(
+        f"There is no order '{name}'. Valid are: forward, backward, windowed(50), reset(1000), "
+        "switch(1000) and tail(50), with any numbers."
+    )
+
+
+@dataclass
+class Node:
+    """A node of a trie: an iterate that is computed.
+
+    Parameters
+    ----------
+    parent
+        The place of the node that it is computed from, which stands before it in the list.
+    runs
+        The letters from there to here.
+    steps
+        The recorded steps whose iterate it is; none for one that others only start from.
+    """
+
+    parent: int
+    runs: Word
+    steps: list[int]
+
+
+def tree(order: Order, recorded: Iterable[int]) -> list[Node]:
+    """Return the trie of an order's words at the recorded steps.
+
+    Returns
+    -------
+    list of Node
+        First the root, the start point, which is its own parent. Then every node after its parent,
+        as a walk meets them that goes into depth and into the largest branch last. So the states to
+        which a walk has to return are few: no more at a time than the logarithm of their number.
+    """
+    root = _Branch(range(0))
+    # From the longest on, since then each word that others go on from is found at once.
+    for step in sorted(set(recorded), reverse=True):
+        root.spell(order.runs(step), step)
+    root.measure()
+    nodes: list[Node] = []
+    pending = [(root, 0)]
+    while pending:
+        branch, parent = pending.pop()
+        runs = [branch.run] if branch.run else []
+        while not branch.steps and len(branch.children) == 1 and branch is not root:
+            [branch] = branch.children.values()  # nothing ends or divides here
+            runs.append(branch.run)
+        children = sorted(branch.children.values(), key=lambda c: (c.size, c.first), reverse=True)
+        pending += [(child, len(nodes)) for child in children]
+        nodes.append(Node(parent, tuple(runs), branch.steps))
+    return nodes
+
+
+@dataclass
+class _Branch:
+    """A branch of a trie in the making: a run of letters, and what comes after it."""
+
+    run: range
+    steps: list[int] = field(default_factory=list)
+    children: dict[int, _Branch] = field(default_factory=dict)
+    size: int = 0
+    first: int = 0
+
+    def spell(self, runs: Word, step: int) -> None:
+        """Let the word of a step grow from here."""
+        branch = self
+        for run in runs:
+            while run:
+                child = branch.children.get(run[0])
+                if child is None:
+                    child = branch.children[run[0]] = _Branch(run)
+                common = _common(child.run, run)
+                if common < len(child.run):
+                    rest = _Branch(child.run[common:], child.steps, child.children)
+                    child.run, child.steps = child.run[:common], []
+                    child.children = {rest.run[0]: rest}
+                branch, run = child, run[common:]
+        branch.steps.append(step)
+
+    def measure(self) -> None:
+        """Note for each branch how many grow from it, and the first step that they reach."""
+        branches = [self]
+        for branch in branches:
+            branches += branch.children.values()
+        for branch in reversed(branches):
+            children = branch.children.values()
+            branch.size = sum(1 + child.size for child in children)
+            branch.first = min([*branch.steps, *(child.first for child in children)], default=0)
+
+
+def _common(one: range, other: range) -> int:
+    """Return how many letters two runs with the same first letter begin with alike."""
+    shorter = min(len(one), len(other))
+    return shorter if shorter == 1 or one.step == other.step else 1
+
+
+def _joined(pieces: Iterable[range | int]) -> Word:
+    """Return a word in as few runs as it has."""
+    runs: list[range] = []
+    for piece in pieces:
+        piece = range(piece, piece + 1) if isinstance(piece, int) else piece
+        for run in [piece] if piece.step in (1, -1) else (range(n, n + 1) for n in piece):
+            if not run:
+                continue
+            before = runs[-1] if runs else range(0)
+            gap = run[0] - before[-1] if before else 0
+            if gap in (1, -1) and all(gap == r.step or len(r) == 1 for r in (before, run)):
+                runs[-1] = range(before[0], run[-1] + gap, gap)
+            else:
+                runs.append(run)
+    return tuple(range(run[0], run[0] + 1) if len(run) == 1 else run for run in runs)
+
+
+def _backward_between(points: Iterable[int], end: int) -> Iterator[range]:
+    """Yield runs down between ascending points, and from the end down to the last of them."""
+    yield from (range(high, low, -1) for low, high in pairwise([*points, end]))
 
 
 def _positive(what: str, value: int) -> None:

@@ -89,12 +89,6 @@ def _task(setting: Setting, seed: int, optimizer: str = "SGD") -> Task:
     return dataclasses.replace(held_out(build(setting, seed)), optimizer=made)
 
 
-def _order(name: str) -> Order:
-    """Return the order of a name, ``switch(700)`` say."""
-    kind, _, numbers = name.rstrip(")").partition("(")
-    return getattr(orders, kind)(*map(int, filter(None, numbers.split(", "))))
-
-
 # Paths in several orders: windows (a), late switches (c, d), other optimizers (f).
 
 
@@ -139,7 +133,7 @@ def path(parameters: Path, seed: int, case: str) -> Iterator[dict[str, Any]]:
     """
     *optimizer, name = case.split(", ")
     source = functools.partial(_task, parameters.setting, seed, *optimizer)
-    job = Job(source, seed, _order(name), list(parameters.steps))
+    job = Job(source, seed, orders.named(name), list(parameters.steps))
     rows = (
         {key: value for key, value in row.items() if key not in ("seed", "order")}
         for rows in sweep.compute([job])
@@ -220,9 +214,9 @@ def windows(table: pd.DataFrame, quantity: str = "test_loss") -> pd.DataFrame:
     forward = found.loc[["forward"]].set_index("seed")
     rows = []
     for name, own in found.groupby("order"):
-        own, anchor = own.set_index("seed"), _order(name).anchor
+        own, order = own.set_index("seed"), orders.named(name)
         measured = {
-            "cost": np.mean([n - anchor(n) for n in steps[1:]]),
+            "cost": (order.cost(steps) - order.cost(steps[:1])) / len(steps[1:]),
             "calm": forward["change"] / own["change"],
             "steady": forward["spread"] / own["spread"],
             "level": own["mean"],
@@ -536,7 +530,7 @@ def _path_length(budget: int) -> int:
 
 # The studies.
 
-_PATHS = (path, stopped, _order, optimizers)
+_PATHS = (path, stopped, optimizers)
 _POLICIES = (policy, checks, policies, Policy, optimizers)
 _RANKINGS = (ranking, misranked, _long_runs, _mean_loss, _finite, _path_length, optimizers)
 

@@ -19,11 +19,9 @@ import pandas as pd
 import torch
 from torch import nn
 
-from revlib import averaging, experiments, kernels, provenance, stability, studies
-from revlib.maps import Trainer
+from revlib import averaging, experiments, provenance, stability, studies, sweep
 from revlib.orders import Order, backward, forward, windowed
 from revlib.studies import Shown, Size, Study
-from revlib.sweep import walk
 from revlib.tasks import Setting, Task, build
 
 __all__ = [
@@ -192,21 +190,10 @@ def _measured(
         yield from _both_orders(task, recorded)
         return
     if training.order is not None:
-        path = _iterates(task, training.order, recorded)
+        path = sweep.models(task, training.order, recorded)
     else:
         path = _path(parameters, training, task, recorded)
     yield from ((step, task.evaluate(model)) for step, model in path)
-
-
-def _iterates(
-    task: Task, order: Order, recorded: Collection[int]
-) -> Iterator[tuple[int, nn.Module]]:
-    """Yield the recorded steps of an order with a model that the next step changes."""
-    trainer = (kernels.DenseTrainer if kernels.applies(task) else Trainer)(task)
-    groups = [[step] for step in (0, *order.closure(recorded))]
-    for (step,) in walk(trainer, order, groups, {0: trainer.state()}):
-        if step in recorded:
-            yield step, trainer.model()
 
 
 def _path(
@@ -228,7 +215,7 @@ def _path(
 
 def _both_orders(task: Task, recorded: Collection[int]) -> Iterator[tuple[int, dict[str, float]]]:
     """Yield what is measured of the mean of the forward and the backward iterate."""
-    iterates = [_iterates(task, order, recorded) for order in (forward(), backward())]
+    iterates = [sweep.models(task, order, recorded) for order in (forward(), backward())]
     for (step, one), (_, other) in zip(*iterates, strict=True):
         outputs = task.evaluate(_Mean([one, other]))
         mean = copy.deepcopy(one)
@@ -424,7 +411,7 @@ def _study(name: str, what: str, paper: dict, ci: dict) -> Study:
             *provenance.NUMERICAL_MODULES,
             *(averaging.forward_path, averaging.ema, averaging.swa, averaging.two_points),
             *(trainings, window, compute, _taken, _task, _measured, _path, _both_orders),
-            *(_Mean, _iterates, _recorded, affordable),
+            *(_Mean, _recorded, affordable),
         ),
         data="fashion_mnist" if name == "figure-7" else None,
         quantities={"outputs_test_loss": "test loss of the mean of both orders' outputs"},

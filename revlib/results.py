@@ -130,7 +130,7 @@ class ResultFile:
     identity
         Under which the rows were computed.
     orders
-        For each order by name, a digest of its anchors and up to which step it was taken.
+        For each order by name, up to which step it was taken, and a digest of its words.
     rows
         How many rows the table has.
     runs
@@ -174,7 +174,7 @@ class ResultFile:
         return [run for run in self.runs if "seconds" in run]
 
     def check(self, order: Order) -> None:
-        """Make sure that an order's name stands for the same anchors as in these rows.
+        """Make sure that an order's name stands for the same words as in these rows.
 
         Raises
         ------
@@ -182,16 +182,16 @@ class ResultFile:
             If it does not.
         """
         known = self.orders.get(order.name)
-        if known and order.digest(known["steps"]) != known["anchors"]:
+        if known and order.digest(_spread(known["steps"])) != known["words"]:
             raise ValueError(
                 f"The results in {self.stem.parent} have an order '{order.name}' with other "
-                "anchors. Give the new order a name of its own."
+                "words. Give the new order a name of its own."
             )
 
     def enter(self, order: Order, steps: int) -> None:
-        """Write down an order, whose anchors are then known up to `steps` at least."""
+        """Write down an order, whose words are then known up to `steps` at least."""
         longest = max(steps, self.orders.get(order.name, {"steps": 0})["steps"])
-        self.orders[order.name] = {"steps": longest, "anchors": order.digest(longest)}
+        self.orders[order.name] = {"steps": longest, "words": order.digest(_spread(longest))}
 
     def table(self) -> pd.DataFrame:
         """Return all rows, those still in the journal included, sorted by their keys.
@@ -284,7 +284,7 @@ class Store:
         Raises
         ------
         ValueError
-            If the name of one of `orders` stands for other anchors in it.
+            If the name of one of `orders` stands for other words in it.
         """
         valid = [file for file in self.files() if file.stands_for(identity)]
         file = max(valid, key=lambda file: file.rows, default=None)
@@ -313,7 +313,7 @@ class Store:
         identity
             Under which rows are computed.
         orders, steps
-            What is run. An order that was stored under the same name with other anchors is
+            What is run. An order that was stored under the same name with other words is
             refused.
         workers
             How many processes compute, for the record.
@@ -323,7 +323,7 @@ class Store:
         StoreInUseError
             If another process is writing to this store.
         ValueError
-            If an order's name stands for other anchors in this store.
+            If an order's name stands for other words in this store.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with self._lock():
@@ -408,6 +408,11 @@ def costs() -> pd.DataFrame:
         for file in Store(folder).files()
         if file.finished
     )
+
+
+def _spread(steps: int) -> list[int]:
+    """Return a hundred of the steps 1 to `steps`, spread over them; all if there are fewer."""
+    return sorted({1 + k * (steps - 1) // 99 for k in range(100)})
 
 
 _MEND = (

@@ -2,10 +2,12 @@
 
 What is computed is what :func:`revlib.iterates.iterates` defines. How:
 
-- **Plan.** First comes the *spine*, the iterates from which others start, then the *leaves*, which
-  nothing else depends on, coarse to fine: whenever a sweep is stopped, it has a whole curve.
-- **Strategy.** Leaves with the same anchor are advanced together where the strategy can do that: at
-  stage t, each chain that is still running applies the same map. ``"dense"``
+- **Plan.** A sweep walks the trie of the words that an order spells (:func:`revlib.orders.tree`).
+  First comes the *spine*, the iterates from which others start, then the *leaves*, which nothing
+  else depends on, coarse to fine: whenever a sweep is stopped, it has a whole curve. Where the
+  states to start from would take more than :data:`KEPT_BYTES`, the spine waits for the leaves.
+- **Strategy.** Leaves whose words end alike are advanced together where the strategy can do that:
+  at each stage every chain that is still running applies the same map. ``"dense"``
   (:mod:`revlib.kernels`) does it for dense ReLU networks under plain SGD, with a step written by
   hand; ``"eager"`` (:class:`revlib.maps.Trainer`) takes any module and optimizer, one chain at a
   time. The first that applies is chosen.
@@ -22,23 +24,28 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import cloudpickle
 import joblib
 import pandas as pd
+from torch import nn
 from tqdm import tqdm
 
 from revlib import kernels, processes
 from revlib.iterates import check_recorded
 from revlib.maps import Trainer, TrainingState
-from revlib.orders import Order
+from revlib.orders import Node, Order, tree
 from revlib.tasks import Task
 
 Row = dict[str, Any]
+
+KEPT_BYTES = 2**30
+"""How much memory the states may take, in the process that hands out the work, from which others
+start. Beyond that their leaves are computed first."""
 
 SLICE_SECONDS = 0.1  # after which a worker hands over the rows it has, at the end of a step
 
@@ -88,18 +95,18 @@ def trajectory(
         One row for each recorded step, ascending: ``seed``, ``order``, ``step``, then
         ``<set>_loss`` and, where defined, ``<set>_accuracy`` for each evaluation set and for
         ``batch``, the batch that was applied last (:meth:`revlib.tasks.Task.evaluate`; backward
-        that is the batch after the anchor, the same at every step). A path that diverges is a
+        that is the first, at every step). A path that diverges is a
         result: its losses are ``inf`` or ``nan`` from then on.
 
     Raises
     ------
     ValueError
         Before any work is done: if a recorded step lies outside the run, there are too few
-        batches, the order has an impossible anchor, the model's output does not fit the loss, the
+        batches, the order spells an impossible word, the model's output does not fit the loss, the
         strategy does not apply, or the device is not there.
     """
     recorded = sorted(check_recorded(record, steps))
-    order.closure(recorded)
+    tree(order, recorded)  # its words are possible
     task = task if device is None else task.to(device)
     task.require(steps)
     with _source(task, workers) as source:
@@ -134,7 +141,7 @@ class Job:
 def compute(
     jobs: Iterable[Job], workers: int = 1, progress: bool = False, cluster: str | None = None
 ) -> Iterator[list[Row]]:
-    """Yield rows as they are computed: first along all spines, then the leaves, coarse to fine.
+    """Yield rows as they are computed: first along the spines, then the leaves, coarse to fine.
 
     Parameters
     ----------
@@ -161,58 +168,35 @@ def compute(
 def _compute(
     runs: list[_Run], workers: int, progress: bool, cluster: str | None
 ) -> Iterator[list[Row]]:
-    total = sum(run.order.cost(run.recorded) for run in runs)
+    total = sum(len(letters) for run in runs for node in run.nodes for letters in node.runs)
+    for run in runs:
+        run.room = max(1, KEPT_BYTES // len(runs) // run.state_bytes)
     with (
         processes.pool(workers, cluster) as parallel,
         tqdm(total=total, unit=" maps", disable=not progress, mininterval=1) as bar,
     ):
-        while spines := [run for run in runs if run.spine]:
-            # Pieces come back in any order, so each brings along which run it belongs to.
-            for index, done in parallel(
-                joblib.delayed(_advance)(run.piece([[n] for n in run.spine]), index)
-                for index, run in enumerate(spines)
+        while any(run.spine or run.leaves for run in runs):
+            while growing := [run for run in runs if run.grows()]:
+                # Pieces come back in any order, so each brings along which run it belongs to.
+                for index, done in parallel(
+                    joblib.delayed(_grow)(run.spine_piece(), index)
+                    for index, run in enumerate(growing)
+                ):
+                    growing[index].take(done)
+                    yield done.rows
+                    bar.update(done.maps)
+
+            groups = [(group, run) for run in runs for group in run.groups(4 * workers)]
+            rank = coarse_to_fine({run.first(group) for group, run in groups})
+            rank = {step: place for place, step in enumerate(rank)}
+            groups.sort(key=lambda pair: rank[pair[1].first(pair[0])])
+            for done in parallel(
+                joblib.delayed(_gather)(run.leaf_piece(group)) for group, run in groups
             ):
-                spines[index].take(done)
                 yield done.rows
                 bar.update(done.maps)
-
-        leaves = [(group, run) for run in runs for group in run.groups(4 * workers)]
-        rank = {n: r for r, n in enumerate(coarse_to_fine({min(group) for group, _ in leaves}))}
-        leaves.sort(key=lambda leaf: rank[min(leaf[0])])
-        for _, done in parallel(
-            joblib.delayed(_advance)(run.piece([group])) for group, run in leaves
-        ):
-            yield done.rows
-            bar.update(done.maps)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The steps that a sweep computes.
-
-    Parameters
-    ----------
-    spine
-        Steps from which other iterates start, ascending. Each needs the ones before it.
-    leaves
-        Recorded steps on which nothing depends, coarse to fine. They can be computed in any
-        order, on any worker.
-    """
-
-    spine: list[int]
-    leaves: list[int]
-
-    @classmethod
-    def of(cls, order: Order, recorded: Iterable[int]) -> Plan:
-        """Return the plan for the recorded steps of an order."""
-        recorded = list(recorded)
-        needed = order.closure(recorded)
-        anchors = {order.anchor(n) for n in needed}
-        start = [0] if 0 in recorded else []
-        return cls(
-            start + [n for n in needed if n in anchors],
-            coarse_to_fine(n for n in needed if n not in anchors),
-        )
+            for run in runs:
+                run.shed()
 
 
 def coarse_to_fine(steps: Iterable[int]) -> list[int]:
@@ -220,100 +204,142 @@ def coarse_to_fine(steps: Iterable[int]) -> list[int]:
 
     Steps divisible by a high power of two come first, then those between them, and so on.
     """
-    return sorted(steps, key=lambda n: (-(n & -n), n))
+    return sorted(steps, key=_coarseness)
+
+
+def _coarseness(step: int) -> tuple[int, int]:
+    return -(step & -step), step
 
 
 def walk(
     trainer: Trainer,
-    order: Order,
-    groups: list[list[int]],
+    nodes: Mapping[int, Node],
     states: dict[int, TrainingState],
     keep: Collection[int] = (),
-) -> Iterator[dict[int, int]]:
-    """Bring the trainer to the iterates at the steps of each group in turn.
+) -> Iterator[int]:
+    """Bring the trainer to some nodes of a trie in turn, and yield each while it is there.
 
-    States are large, so one is copied only where a later group starts from it and is not simply
-    the next.
+    States are large, so one is copied only where it is kept, or where a later node starts from it
+    and is not simply the next.
 
     Parameters
     ----------
     trainer
         The working copy.
-    order
-        The order of iteration.
-    groups
-        The steps to compute. The steps of a group share an anchor and are advanced together, on
-        a chain each; anchors have to be in `states`, or to stand before as groups of one. Step 0
-        stands for the start itself.
+    nodes
+        The nodes by their place in the trie, each after its parent, but for those whose parents
+        are in `states`.
     states
-        States that are known, by step. This dictionary is kept up to date: anchors of later
-        groups are added, and dropped after their last use.
+        The states that are known, by place. This dictionary is kept up to date: states that later
+        nodes start from are added, and dropped after their last use.
     keep
-        Steps whose states are wanted in `states` at the end.
-
-    Yields
-    ------
-    dict
-        For each step of the group the chain of the trainer that holds its iterate.
+        Places whose states are wanted in `states` at the end.
     """
-    anchors = [order.anchor(group[0]) if group[0] else 0 for group in groups]
-    uses = Counter([*anchors, *keep])
+    uses = Counter(node.parent for node in nodes.values())
+    following = [node.parent for node in nodes.values()][1:]
     present = None
-    for position, (group, anchor) in enumerate(zip(groups, anchors, strict=True)):
-        steps = sorted(group, reverse=True)  # at each stage, the chains still running come first
-        if anchor != present:
-            trainer.load(states[anchor], len(steps))
-        uses[anchor] -= 1
-        if not uses[anchor]:
-            states.pop(anchor, None)
-        running = 0
-        for t in range(steps[0], anchor, -1):
-            while running < len(steps) and steps[running] >= t:
-                running += 1
-            trainer.apply(t, running)
-        present = steps[0] if len(steps) == 1 else None
-        followed = anchors[position + 1 : position + 2] == [present]
-        if present and uses[present] > followed:
-            states[present] = trainer.state()
-        yield {n: chain for chain, n in enumerate(steps)}
+    for (place, node), next_parent in zip(nodes.items(), [*following, None], strict=True):
+        if node.parent != present:
+            trainer.load(states[node.parent])
+        uses[node.parent] -= 1
+        if not uses[node.parent] and node.parent not in keep:
+            states.pop(node.parent, None)
+        for run in node.runs:
+            for letter in run:
+                trainer.apply(letter)
+        present = place
+        if place in keep or uses[place] > (next_parent == place):
+            states[place] = trainer.state()
+        yield place
+
+
+def models(task: Task, order: Order, recorded: Iterable[int]) -> Iterator[tuple[int, nn.Module]]:
+    """Yield the recorded steps of an order, each with the model there, which the next one changes.
+
+    In this process, one iterate at a time; steps come as a walk through the trie meets them, which
+    is ascending for all orders of :mod:`revlib.orders`.
+    """
+    trainer = _strategy(task, None)(task)
+    nodes = dict(enumerate(tree(order, recorded)))
+    for place in walk(trainer, nodes, {0: trainer.state()}):
+        for step in nodes[place].steps:
+            yield step, trainer.model()
 
 
 class _Run:
     """A job, and how far it has come (in the process that hands out the work)."""
 
     def __init__(self, job: Job):
-        plan = Plan.of(job.order, job.recorded)
-        self.job, self.order, self.recorded = job, job.order, frozenset(job.recorded)
-        self.chains = _trainer(job)[0].chains
-        self.spine, self.leaves = plan.spine, plan.leaves
-        self.keep = frozenset(self.order.anchor(n) for n in self.leaves)
+        self.job = job
+        self.nodes = tree(job.order, job.recorded)
+        trainer, start = _trainer(job)
+        self.chains = trainer.chains
+        self.state_bytes = start.nbytes()
+        self.room = 1  # how many states may be kept
         self.states: dict[int, TrainingState] = {}
+        parents = {node.parent for node in self.nodes[1:]} | {0}
+        self.spine = [place for place in sorted(parents) if place or self.nodes[0].steps]
+        self.leaves = [place for place in range(1, len(self.nodes)) if place not in parents]
+        self.leaves.sort(key=lambda place: _coarseness(self.nodes[place].steps[0]))
+        self.branching = {self.nodes[place].parent for place in self.leaves} - {0}
+
+    def grows(self) -> bool:
+        """Return whether the spine has more nodes, and there is room for what grows from them."""
+        return bool(self.spine) and len(self.branching & self.states.keys()) < self.room
+
+    def spine_piece(self) -> _Piece:
+        """Return the work of going on along the spine, with the states that it starts from."""
+        room = self.room - len(self.branching & self.states.keys())
+        nodes = {place: self.nodes[place] for place in self.spine}
+        known = {node.parent for node in nodes.values()} & self.states.keys()
+        return _Piece(
+            self.job, nodes, {p: self.states[p] for p in known}, self.branching & nodes.keys(), room
+        )
 
     def take(self, done: _Done) -> None:
         """Take over what a piece of the spine has given."""
-        self.spine = self.spine[done.groups :]
-        needed = self.keep.union(self.order.anchor(n) for n in self.spine)
+        self.spine = self.spine[done.nodes :]
+        needed = self.branching | {self.nodes[place].parent for place in self.spine}
         known = self.states | done.states
-        self.states = {n: state for n, state in known.items() if n in needed}
+        self.states = {place: state for place, state in known.items() if place in needed}
 
     def groups(self, at_least: int) -> list[list[int]]:
-        """Return the leaves in groups that are advanced together, so many that all are busy."""
-        size = max(1, min(self.chains, len(self.leaves) // at_least))
-        by_anchor: dict[int, list[int]] = {}
-        for n in self.leaves:
-            by_anchor.setdefault(self.order.anchor(n), []).append(n)
+        """Return the leaves that can be had now, in groups that are advanced together.
+
+        Together can go leaves of a single run each that end with the same letters; they are so many
+        groups that all workers are busy.
+        """
+        known = {0, *self.states}
+        ready = [place for place in self.leaves if self.nodes[place].parent in known]
+        size = max(1, min(self.chains, len(ready) // at_least))
+        alike: dict[Any, list[int]] = {}
+        for place in ready:
+            *before, last = self.nodes[place].runs
+            ending = place if before else (last[-1], last.step if len(last) > 1 else 0)
+            alike.setdefault((bool(before), ending), []).append(place)
         return [
-            steps[start : start + size]
-            for steps in by_anchor.values()
-            for start in range(0, len(steps), size)
+            places[start : start + size]
+            for places in alike.values()
+            for start in range(0, len(places), size)
         ]
 
-    def piece(self, groups: list[list[int]]) -> _Piece:
-        """Return the work of computing some groups, with the states that it starts from."""
-        steps = {n for group in groups for n in group}
-        anchors = {self.order.anchor(n) for n in steps if n} - {0} - steps
-        states = {a: self.states[a] for a in anchors}
-        return _Piece(self.job, groups, self.recorded & steps, self.keep & steps, states)
+    def first(self, group: list[int]) -> int:
+        """Return the first step of a group of leaves."""
+        return min(self.nodes[place].steps[0] for place in group)
+
+    def leaf_piece(self, group: list[int]) -> _Piece:
+        """Return the work of computing a group of leaves, with the states that they start from."""
+        nodes = {place: self.nodes[place] for place in group}
+        parents = {node.parent for node in nodes.values()} - {0}
+        return _Piece(self.job, nodes, {p: self.states[p] for p in parents})
+
+    def shed(self) -> None:
+        """Drop the leaves that are done, and the states that nothing more starts from."""
+        ready = {0, *self.states}
+        self.leaves = [p for p in self.leaves if self.nodes[p].parent not in ready]
+        self.branching = {self.nodes[place].parent for place in self.leaves}
+        needed = self.branching | {self.nodes[place].parent for place in self.spine}
+        self.states = {place: state for place, state in self.states.items() if place in needed}
 
 
 @dataclass(frozen=True)
@@ -324,57 +350,87 @@ class _Piece:
     ----------
     job
         What it belongs to.
-    groups
-        Which iterates to compute, as :func:`walk` takes them.
-    recorded
-        Which of them to evaluate.
-    keep
-        Which of them others will start from.
+    nodes
+        The nodes to compute, by their place in the trie.
     states
-        The states that the piece starts from, but for step 0, which every worker knows.
+        The states that they start from, but for the start point, which every worker knows.
+    keep
+        Nodes of the spine from which leaves will start.
+    room
+        How many of them at most.
     """
 
     job: Job
-    groups: list[list[int]]
-    recorded: frozenset[int]
-    keep: frozenset[int]
+    nodes: dict[int, Node]
     states: dict[int, TrainingState]
+    keep: frozenset[int] | set[int] = frozenset()
+    room: int = 0
 
 
 @dataclass(frozen=True)
 class _Done:
-    """What a worker hands over: rows, how many groups and maps it did, and states to keep."""
+    """What a worker hands over: rows, how many nodes and maps it did, and states to keep."""
 
     rows: list[Row]
-    groups: int
+    nodes: int
     maps: int
-    states: dict[int, TrainingState]
+    states: dict[int, TrainingState] = field(default_factory=dict)
 
 
-def _advance(piece: _Piece, index: int = 0) -> tuple[int, _Done]:
-    """Work on a piece for a while (in a worker), and hand over what there is."""
+def _grow(piece: _Piece, index: int) -> tuple[int, _Done]:
+    """Go along a spine for a while (in a worker), and hand over what there is."""
     processes.end_with_parent()
-    job, order = piece.job, piece.job.order
     with processes.one_thread():
-        trainer, start = _trainer(job)
+        trainer, start = _trainer(piece.job)
         rows, maps, done = [], 0, 0
         states = {0: start, **piece.states}
         deadline = time.monotonic() + SLICE_SECONDS
-        for chains in walk(trainer, order, piece.groups, states, piece.keep):
+        for place in walk(trainer, piece.nodes, states, {0, *piece.keep}):
             done += 1
-            for n, chain in chains.items():
-                maps += n - order.anchor(n) if n else 0
-                if n in piece.recorded:
-                    key = {"seed": job.seed, "order": order.name, "step": n}
-                    last = order.anchor(n) + 1 if n else None
-                    rows.append(key | trainer.task.evaluate(trainer.model(chain), last))
-            if time.monotonic() > deadline:
+            maps += sum(map(len, piece.nodes[place].runs))
+            rows += _rows(piece, trainer, place)
+            full = len(piece.keep & states.keys()) >= piece.room
+            if full or time.monotonic() > deadline:
                 break
-        rest = piece.groups[done:]
-        if rest and n not in states and n in {order.anchor(group[0]) for group in rest}:
-            states[n] = trainer.state()
+        rest = list(piece.nodes.values())[done:]
+        if place not in states and any(node.parent == place for node in rest):
+            states[place] = trainer.state()
         given = {0, *piece.states}
-        return index, _Done(rows, done, maps, {n: s for n, s in states.items() if n not in given})
+        new = {p: state for p, state in states.items() if p not in given}
+        return index, _Done(rows, done, maps, new)
+
+
+def _gather(piece: _Piece) -> _Done:
+    """Compute a group of leaves (in a worker): each on a chain of its own, all side by side."""
+    processes.end_with_parent()
+    with processes.one_thread():
+        trainer, start = _trainer(piece.job)
+        states = {0: start, **piece.states}
+        # The longest come first: at each stage, the chains still running are the first ones.
+        lengths = {place: sum(map(len, node.runs)) for place, node in piece.nodes.items()}
+        chains = sorted(lengths, key=lengths.__getitem__, reverse=True)
+        left, running = lengths[chains[0]], 0
+        for letters in piece.nodes[chains[0]].runs:
+            for letter in letters:
+                while running < len(chains) and lengths[chains[running]] == left:
+                    trainer.load(states[piece.nodes[chains[running]].parent], running)
+                    running += 1
+                trainer.apply(letter, running)
+                left -= 1
+        rows = [row for n, place in enumerate(chains) for row in _rows(piece, trainer, place, n)]
+        return _Done(rows, len(chains), sum(lengths.values()))
+
+
+def _rows(piece: _Piece, trainer: Trainer, place: int, chain: int = 0) -> list[Row]:
+    """Return the rows of the steps whose iterate a chain of the trainer holds."""
+    node, job = piece.nodes[place], piece.job
+    if not node.steps:
+        return []
+    last = node.runs[-1][-1] if node.runs else None
+    measured = trainer.task.evaluate(trainer.model(chain), last)
+    return [
+        {"seed": job.seed, "order": job.order.name, "step": step} | measured for step in node.steps
+    ]
 
 
 def _trainer(job: Job) -> tuple[Trainer, TrainingState]:
