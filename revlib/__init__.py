@@ -12,8 +12,8 @@ train a model in reverse::
 
 from revlib.iterates import iterates
 from revlib.orders import Order, backward, forward, reset, switch, tail, windowed
-from revlib.sweep import trajectory
-from revlib.tasks import Task
+from revlib.training.sweep import trajectory
+from revlib.training.tasks import Task
 
 __all__ = [
     "Order",

@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import ast
-import shlex
 import sys
 from collections.abc import Sequence
 from concurrent.futures import BrokenExecutor
 from typing import Any, NoReturn
 
-from revlib import (
-    benchmark,
-    claims,
-    datasets,
-    experiments,
-    overview,
-    results,
-    runs,
-    stability,
-    studies,
-)
+from revlib import experiments, runs
+from revlib.runs import benchmark
+from revlib.runs.engine import Plan
+from revlib.store import datasets, results
+from revlib.verdicts import claims, overview, stability
 
 
 class _Parser(argparse.ArgumentParser):
@@ -52,12 +44,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="revlib", description="Training in reverse: run and check experiments.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    command = commands.add_parser("list", help="the experiments, their sizes, what is stored")
+    command = commands.add_parser("list", help="the studies, their sizes, what is stored")
     command.set_defaults(do=_list)
 
-    command = commands.add_parser("run", help="compute what is missing of an experiment")
+    command = commands.add_parser("run", help="compute what is missing of a study")
     command.set_defaults(do=_run)
-    _experiment(command)
+    _study(command)
     command.add_argument(
         "--seeds", type=int, nargs="+", metavar="SEED", help="default: the preset's"
     )
@@ -72,28 +64,19 @@ def _parser() -> argparse.ArgumentParser:
         "--cluster", metavar="ADDRESS", help="use the workers of this Dask scheduler instead"
     )
 
-    command = commands.add_parser("motion", help="measure contraction, and how far iterates move")
-    command.set_defaults(do=_motion)
-    _experiment(command)
-    command.add_argument(
-        "--seeds", type=int, nargs="+", metavar="SEED", help="default: the preset's"
-    )
-    command.add_argument(
-        "--workers", type=_positive, default=1, metavar="N", help="processes side by side (1)"
-    )
+    command = commands.add_parser("renew", help="rehearse stale results, and renew those that hold")
+    command.set_defaults(do=_renew)
+    command.add_argument("studies", nargs="*", metavar="STUDY", help="default: all that are stored")
 
     command = commands.add_parser("audit", help="recompute a few stored points and compare")
     command.set_defaults(do=_audit)
-    _experiment(command)
+    _study(command)
     command.add_argument("--points", type=_positive, default=3, metavar="N", help="how many (3)")
     command.add_argument(
         "--seconds", type=_positive, metavar="S", help="begin with a cheap one, stop in time"
     )
     command.add_argument(
         "--draw", type=int, metavar="NUMBER", help="draw the points of an earlier audit again"
-    )
-    command.add_argument(
-        "--motion", action="store_true", help="points of the stored motion, not of the curves"
     )
 
     command = commands.add_parser("claims", help="what the stored results say of the claims")
@@ -111,9 +94,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _experiment(command: argparse.ArgumentParser) -> None:
-    command.add_argument("experiment", metavar="EXPERIMENT", help="see revlib list")
-    command.add_argument("--preset", default="paper", help="paper (the default) or ci")
+def _study(command: argparse.ArgumentParser) -> None:
+    command.add_argument("study", metavar="STUDY", help="see revlib list")
+    command.add_argument("--preset", default="paper", help="paper (the default) or sample")
     command.add_argument(
         "--set",
         type=_change,
@@ -129,10 +112,7 @@ def _change(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals:
         raise argparse.ArgumentTypeError(f"{text!r} is not of the form FIELD=VALUE, init=he say")
-    try:
-        return name, ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        return name, value  # a word: he, say
+    return name, results.value(value)
 
 
 def _positive(text: str) -> int:
@@ -142,99 +122,62 @@ def _positive(text: str) -> int:
 
 
 def _list(options: argparse.Namespace) -> int:
-    for experiment in experiments.EXPERIMENTS.values():
-        print(f"{experiment.name}  {experiment.title} (Section {experiment.section})")
-        for name, preset in experiment.presets.items():
-            maps = len(preset.seeds) * sum(
-                order.cost(preset.recorded(order)) for order in preset.orders
-            )
-            asked = preset.recorded()
-            stored = len(runs.stored(experiment.name, name))
-            print(
-                f"  {name:<6} {len(preset.seeds)} seeds of {preset.steps} steps, "
-                f"{len(asked)} recorded, {maps:,} optimizer steps in all; {stored:,} rows stored"
-            )
-            _say_stale(experiment.name, name, {})
-    for study in studies.known().values():
+    for study in experiments.STUDIES.values():
         print(f"{study.name}  {study.title} (Section {study.section})")
-        for name, size in study.presets.items():
+        for name, size in study.sizes.items():
+            recorded = len(size.recorded())
+            stored = len(runs.stored(study.name, name))
             print(
-                f"  {name:<6} {len(size.seeds)} seeds of {len(size.cases)} cases, "
-                f"{len(size.steps)} steps recorded; {len(studies.stored(study.name, name)):,} "
-                "rows stored"
+                f"  {name:<6} {stability.counted(len(size.seeds), 'seed')} of "
+                f"{stability.counted(len(size.cases), 'case')}, {recorded:,} of "
+                f"{size.steps + 1:,} steps recorded; {stored:,} rows stored"
             )
-            _say_stale_study(study.name, name)
+            _say_stale(Plan.of(study.name, name))
     return 0
 
 
-def _say_stale(experiment: str, preset: str, changes: dict[str, Any]) -> None:
-    differs = [f"{name}={value}" for name, value in changes.items()]
-    which = shlex.join([experiment, "--preset", preset, *(["--set", *differs] if differs else [])])
-    for words in runs.stale(experiment, preset, **changes):
+def _say_stale(plan: Plan) -> None:
+    for words in runs.stale(plan.study.name, plan.preset, **plan.changes):
         print(
-            f"  Stale and not used: {words}. `revlib audit {which}` renews curves that still "
-            "hold; with --motion, what was measured of motion."
+            f"  Stale and not used: {words}. `revlib renew {plan.study.name}` renews what still "
+            f"holds; so does `revlib audit {plan.command}`, at more cost and on better grounds."
         )
-
-
-def _say_stale_study(name: str, preset: str) -> None:
-    for words in studies.stale(name, preset):
-        print(
-            f"  Stale and not used: {words}. `revlib audit {name} --preset {preset}` renews what "
-            "still holds."
-        )
-
-
-def _refuse(options: argparse.Namespace, *names: str) -> None:
-    """Refuse options that a study has no use for."""
-    given = [f"--{name}" for name in names if getattr(options, name)]
-    if given:
-        raise ValueError(f"{options.experiment} is a study, which takes no {', '.join(given)}.")
 
 
 def _run(options: argparse.Namespace) -> int:
-    if options.experiment in studies.known():
-        return _run_study(options)
-    _say_stale(options.experiment, options.preset, dict(options.set))
+    changes = dict(options.set)
+    _say_stale(Plan.of(options.study, options.preset, changes=changes))
     table = runs.run(
-        options.experiment,
+        options.study,
         options.preset,
         options.seeds,
         options.every,
         options.last,
         options.workers,
         options.cluster,
-        **dict(options.set),
+        **changes,
     )
-    print(f"{len(table):,} rows of {options.experiment}, preset {options.preset}, are stored.")
+    print(f"{len(table):,} rows of {options.study}, preset {options.preset}, are stored.")
     return 0
 
 
-def _run_study(options: argparse.Namespace) -> int:
-    _refuse(options, "set", "every", "last", "cluster")
-    _say_stale_study(options.experiment, options.preset)
-    table = studies.run(options.experiment, options.preset, options.seeds, options.workers)
-    print(f"{len(table):,} rows of {options.experiment}, preset {options.preset}, are stored.")
-    return 0
-
-
-def _motion(options: argparse.Namespace) -> int:
-    table = runs.measure(
-        options.experiment, options.preset, options.seeds, options.workers, **dict(options.set)
-    )
-    print(f"{len(table):,} rows of the motion of {options.experiment} are stored.")
-    return 0
+def _renew(options: argparse.Namespace) -> int:
+    held = True
+    for name, preset, changes in results.kept():
+        if not options.studies or name in options.studies:
+            for found in runs.renew(name, preset, **changes):
+                held = held and found.renewed
+                which = Plan.of(name, preset, changes=changes).command
+                print(f"{which}, {found.rows:,} rows: {found.words}.", flush=True)
+    return 0 if held else 1
 
 
 def _audit(options: argparse.Namespace) -> int:
-    if options.experiment in studies.known():
-        return _audit_study(options)
     audits = runs.audit(
-        options.experiment,
+        options.study,
         options.preset,
         options.points,
         options.seconds,
-        options.motion,
         options.draw,
         **dict(options.set),
     )
@@ -245,15 +188,6 @@ def _audit(options: argparse.Namespace) -> int:
         print("" if audit.finished else "The time was not enough for all points.", end=" ")
         print("The stale rows are renewed." if audit.renewed else "")
     return 0 if all(audit.passed for audit in audits) else 1
-
-
-def _audit_study(options: argparse.Namespace) -> int:
-    _refuse(options, "set", "seconds", "motion")
-    points = studies.audit(options.experiment, options.preset, options.points, options.draw)
-    print(points.to_string(index=False))
-    print("Equal." if points["equal"].all() else "Not equal.", end=" ")
-    print("The stale rows are renewed." if points["renewed"].any() else "")
-    return 0 if points["equal"].all() else 1
 
 
 def _claims(options: argparse.Namespace) -> int:

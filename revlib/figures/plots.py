@@ -1,0 +1,999 @@
+"""The figures of the book, all with one look.
+
+Call `theme` once, then any of the functions that draw. Each of them returns the matplotlib figure
+and shows nothing by itself. An order of iteration has the same colour, line style and marker
+everywhere, so that it can be told without colour too.
+"""
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.axis import XAxis, YAxis
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+__all__ = [
+    "cases",
+    "clouds",
+    "comparison",
+    "costs",
+    "curves",
+    "distributions",
+    "growth",
+    "intervals",
+    "laws",
+    "motion",
+    "paths",
+    "plane",
+    "points",
+    "quadrants",
+    "ratios",
+    "scaling",
+    "sweeps",
+    "theme",
+    "variants",
+    "weights",
+]
+
+_WIDTH = 6.0
+"""Width of a figure, in inches: with the theme's font it can be read on a page and on a phone."""
+
+_BLUE, _ORANGE, _GREEN, _, _PINK, _BROWN, *_ = sns.color_palette("colorblind")
+
+# Forward is drawn first, thin and solid; the calm backward path lies on it, thick and dashed.
+_STYLES = {
+    "forward": {"color": _BLUE, "linestyle": "-", "linewidth": 1.0, "marker": "o"},
+    "backward": {"color": _ORANGE, "linestyle": (0, (4, 1)), "linewidth": 1.7, "marker": "s"},
+    "exact": {"color": "black", "linestyle": "-", "linewidth": 1.2, "marker": ""},
+    "bound": {"color": "black", "linestyle": "--", "linewidth": 1.2, "marker": ""},
+}
+_OTHER_STYLES = [
+    {"color": _GREEN, "linestyle": "-.", "linewidth": 1.6, "marker": "^"},
+    {"color": _PINK, "linestyle": ":", "linewidth": 2.0, "marker": "D"},
+    {"color": _BROWN, "linestyle": (0, (6, 1, 1, 1, 1, 1)), "linewidth": 1.6, "marker": "v"},
+]
+
+_MARKED = 60
+"""Curves of at most this many recorded steps show each of them by a marker."""
+
+
+def theme() -> None:
+    """Give all figures from now on the look of the book.
+
+    Figures are drawn as bitmaps of 200 dots per inch, twice what a page shows: for curves of
+    thousands of points that is several times smaller than vector graphics, and as crisp.
+    """
+    sns.set_theme(
+        style="ticks",
+        palette="colorblind",
+        rc={
+            "figure.dpi": 200,
+            "savefig.dpi": 200,
+            "figure.constrained_layout.use": True,
+            "font.size": 11,
+            "axes.labelsize": 11,
+            "axes.titlesize": 11,
+            "xtick.labelsize": 10,
+            "ytick.labelsize": 10,
+            "legend.fontsize": 11,
+            "legend.frameon": False,
+            "axes.spines.right": False,
+            "axes.spines.top": False,
+            "lines.markersize": 3.5,
+        },
+    )
+
+
+def curves(table: pd.DataFrame, columns: Sequence[str] | None = None) -> Figure:
+    """Draw learning curves: one row per quantity, one column per seed, one line per order.
+
+    Seeds are never averaged: how calm a single path is would be lost in the mean. Where few steps
+    are recorded, each is marked. A path is not drawn where it is not finite; a vertical line
+    marks the first step at which a loss was not finite, and a cross at the top every such step.
+    The height of a row then suits the paths that stayed finite.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        One row per seed, order and step, as `revlib.trajectory` returns it: columns ``seed``,
+        ``order``, ``step`` and the quantities. Several tables can be concatenated.
+    columns : sequence of str, optional
+        The quantities to draw, from top to bottom. The default is all of the training and test
+        loss and accuracy that the table has.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    ValueError
+        If the table is empty, or a column is not in it.
+    """
+    if columns is None:
+        known = ("train_loss", "test_loss", "train_accuracy", "test_accuracy")
+        columns = [column for column in known if column in table]
+    missing = [name for name in ("seed", "order", "step", *columns) if name not in table]
+    if missing or not len(table) or not len(columns):
+        raise ValueError(
+            f"There is nothing to draw: the table has {len(table)} rows and the columns "
+            f"{', '.join(map(str, table.columns))}; needed are seed, order, step and "
+            f"{', '.join(columns) or 'at least one quantity'}."
+        )
+    seeds = sorted(table["seed"].unique())
+    styles = _styles(table["order"].unique())
+    losses = [column for column in table if column.endswith("_loss")]
+    table = table.sort_values("step", ignore_index=True)
+    judged = [c for c in {*columns, *losses} if not c.startswith("batch_")]  # none at the start
+    table["finite"] = np.isfinite(table[judged].to_numpy(float)).all(axis=1)
+
+    figure, axes = plt.subplots(
+        len(columns),
+        len(seeds),
+        figsize=(max(_WIDTH, 2.2 * len(seeds)), 0.7 + 2.1 * len(columns)),
+        sharex=True,
+        sharey="row",
+        squeeze=False,
+    )
+    for row, column in zip(axes, columns, strict=True):
+        row[0].set_ylabel(column.replace("_", " "))
+        for ax, seed in zip(row, seeds, strict=True):
+            for order, style in styles.items():
+                path = table[(table["seed"] == seed) & (table["order"] == order)]
+                if len(path):
+                    _curve(ax, path, column, order, style)
+        if not table["finite"].all():
+            row[0].set_ylim(_limits(table, column))
+    for ax, seed in zip(axes[0], seeds, strict=True):
+        ax.set_title(f"seed {seed}")
+    for ax in axes[-1]:
+        ax.set_xlabel("step $n$")
+        ax.xaxis.set_major_locator(MaxNLocator(4, integer=True, steps=[1, 2, 5, 10]))
+    _legend(figure, _handles(axes.flat))
+    return figure
+
+
+def paths(
+    iterates: Mapping[str, np.ndarray],
+    band: float | None = None,
+    limits: np.ndarray | None = None,
+) -> Figure:
+    """Draw iterates of a scalar problem against n, one panel per realisation of the noise.
+
+    Parameters
+    ----------
+    iterates : mapping from str to numpy.ndarray
+        For each order the iterates 0 to N, shape (N + 1,), or (N + 1, R) for R realisations of the
+        noise. All orders see the same noise.
+    band : float, optional
+        Half-width of a grey band around zero, for example a standard deviation.
+    limits : numpy.ndarray, optional
+        Shape (R,): a point for each realisation, drawn as a horizontal line.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    columns = {order: np.asarray(path).reshape(len(path), -1) for order, path in iterates.items()}
+    count = next(iter(columns.values())).shape[1]
+    figure, axes = plt.subplots(
+        count,
+        figsize=(_WIDTH, 0.9 + 1.6 * count),
+        sharex=True,
+        sharey=True,
+        squeeze=False,
+    )
+    for r, ax in enumerate(axes.flat):
+        if band is not None:
+            ax.axhspan(-band, band, color="0.92", zorder=0)
+        if limits is not None:
+            ax.axhline(limits[r], color="0.3", linewidth=1.0, linestyle=":")
+        for order, style in _styles(columns).items():
+            style = style | {"marker": ""}
+            ax.plot(columns[order][:, r], label=order, **style)
+        ax.set_ylabel(r"$\theta^{(n)}$")
+        if count > 1:
+            ax.set_title(f"noise {r + 1}", loc="right")
+    axes.flat[-1].set_xlabel("step $n$")
+    _legend(figure, _handles(axes.flat))
+    return figure
+
+
+def laws(samples: Mapping[str, np.ndarray], std: float, bins: int = 40) -> Figure:
+    """Draw histograms of the iterates of each order over the normal density of mean zero.
+
+    Parameters
+    ----------
+    samples : mapping from str to numpy.ndarray
+        For each order one number per realisation.
+    std : float
+        Standard deviation of the normal law that they are compared with; drawn as "exact".
+    bins : int, optional
+        Number of bars of the histograms, over 4 standard deviations to each side.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    figure, ax = plt.subplots(figsize=(_WIDTH, 3.2))
+    edges = np.linspace(-4 * std, 4 * std, bins + 1)
+    styles = _styles([*samples, "exact"])
+    for name, values in samples.items():
+        color, linestyle = styles[name]["color"], styles[name]["linestyle"]
+        ax.hist(
+            values,
+            edges,
+            density=True,
+            histtype="stepfilled",
+            facecolor=(*color, 0.15),
+            edgecolor=color,
+            linestyle=linestyle,
+            linewidth=1.8,
+            label=name,
+        )
+    x = np.linspace(-4 * std, 4 * std, 401)
+    density = np.exp(-((x / std) ** 2) / 2) / (std * np.sqrt(2 * np.pi))
+    ax.plot(x, density, label="exact", **styles["exact"])
+    ax.set_xlabel(r"$\theta$")
+    ax.set_ylabel("density")
+    _legend(figure, _handles([ax]))
+    return figure
+
+
+def comparison(
+    exact: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    measured: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    xlabel: str,
+    ylabel: str,
+    log: bool = False,
+) -> Figure:
+    """Draw formulas as lines, and what was measured as markers on top of them.
+
+    Parameters
+    ----------
+    exact, measured : mapping from str to a pair of numpy.ndarray
+        For each order the x and y values. A formula that belongs to no order is called
+        ``"exact"``.
+    xlabel, ylabel : str
+        What the axes show.
+    log : bool, optional
+        Whether the y axis is logarithmic.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    figure, ax = plt.subplots(figsize=(_WIDTH, 3.2))
+    styles = _styles([*exact, *measured])
+    handles = {}
+    for name, (x, y) in exact.items():
+        handles[name] = tuple(ax.plot(x, y, label=name, **(styles[name] | {"marker": ""})))
+    for name, (x, y) in measured.items():
+        style = styles[name] | {"linestyle": "", "markersize": 6, "markerfacecolor": "none"}
+        handles[name] = (*handles.get(name, ()), *ax.plot(x, y, label=name, **style))
+    if log:
+        ax.set_yscale("log")
+    ax.set_xlabel(xlabel)
+    ax.set_ylabel(ylabel)
+    _legend(figure, handles)  # a line and its markers make one entry
+    return figure
+
+
+def ratios(table: pd.DataFrame) -> Figure:
+    """Draw how many times faster than the plain loop each contender of a benchmark is.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        As `revlib.runs.benchmark.table` returns it.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    shown = table[table["contender"] != "plain"].reset_index(drop=True)
+    names = list(shown["contender"].unique())
+    workloads = list(shown["workload"].unique())
+    figure, ax = plt.subplots(figsize=(_WIDTH, 0.9 + 0.75 * len(workloads)))
+    palette = sns.color_palette("colorblind", len(names))
+    for name, colour, marker in zip(names, palette, "osD^v", strict=False):
+        own = shown[shown["contender"] == name]
+        shift = 0.22 * (names.index(name) - (len(names) - 1) / 2)
+        ax.errorbar(
+            own["ratio"],
+            [workloads.index(workload) + shift for workload in own["workload"]],
+            xerr=[own["ratio"] - own["lowest"], own["highest"] - own["ratio"]],
+            fmt=marker,
+            markersize=6,
+            capsize=3,
+            color=colour,
+            label=name,
+        )
+    targets = shown.drop_duplicates("workload").dropna(subset="target")
+    rows = [workloads.index(workload) for workload in targets["workload"]]
+    ax.scatter(targets["target"], rows, marker="|", s=700, color="0.4", zorder=1)
+    ax.axvline(1, color="0.6", linewidth=1.0, linestyle=":")
+    ax.set_xscale("log")
+    ticks = [0.5, 1, 2, 5, 10, 20]
+    ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    ax.minorticks_off()
+    ax.set_yticks(range(len(workloads)), workloads)
+    ax.invert_yaxis()
+    ax.set_xlabel("times as fast as the plain loop")
+    _legend(figure, _handles([ax]))
+    return figure
+
+
+def growth(table: pd.DataFrame) -> Figure:
+    """Draw how long whole runs took, against their length.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Columns ``order``, ``steps`` and ``seconds``.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    figure, ax = plt.subplots(figsize=(_WIDTH, 3.2))
+    for order, style in _styles(table["order"].unique()).items():
+        own = table[table["order"] == order]
+        ax.plot(own["steps"], own["seconds"], label=order, **(style | {"markersize": 6}))
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    ticks = sorted(table["steps"].unique())
+    ax.set_xticks(ticks, [str(tick) for tick in ticks])
+    ax.minorticks_off()
+    ax.set_xlabel("steps $N$, all of them recorded")
+    ax.set_ylabel("seconds")
+    _legend(figure, _handles([ax]))
+    return figure
+
+
+def clouds(
+    samples: Mapping[str, np.ndarray],
+    centre: np.ndarray,
+    covariance: np.ndarray,
+    xlabel: str,
+    ylabel: str,
+) -> Figure:
+    """Draw points in a plane, one panel per order, over the ellipses of a covariance.
+
+    Parameters
+    ----------
+    samples : mapping from str to numpy.ndarray
+        For each order the points, shape (R, 2).
+    centre, covariance : numpy.ndarray
+        Mean, shape (2,), and covariance, shape (2, 2), of the law that the points are compared
+        with; its ellipses at 1, 2 and 3 standard deviations are drawn as "exact".
+    xlabel, ylabel : str
+        What the axes show.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    figure, axes = plt.subplots(
+        1, len(samples), figsize=(_WIDTH, 3.4), sharex=True, sharey=True, squeeze=False
+    )
+    turn = np.linspace(0, 2 * np.pi, 201)
+    ellipse = np.linalg.cholesky(covariance) @ np.stack([np.cos(turn), np.sin(turn)])
+    styles = _styles([*samples, "exact"])
+    for ax, (name, points) in zip(axes.flat, samples.items(), strict=True):
+        colour, marker = styles[name]["color"], styles[name]["marker"]
+        ax.plot(*points.T, marker, color=colour, markersize=1.5, alpha=0.5, label=name)
+        for radius in (1, 2, 3):
+            x, y = centre[:, None] + radius * ellipse
+            ax.plot(x, y, label="exact", **styles["exact"])
+        ax.set_aspect("equal")
+        ax.set_xlabel(xlabel)
+        ax.set_title(name)
+    axes.flat[0].set_ylabel(ylabel)
+    return figure
+
+
+def scaling(
+    exact: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    measured: Mapping[str, tuple[np.ndarray, ...]],
+    xlabel: str,
+    ylabel: str,
+) -> Figure:
+    """Draw how quantities grow, on two logarithmic axes, where a power is a straight line.
+
+    Parameters
+    ----------
+    exact : mapping from str to a pair of numpy.ndarray
+        Lines: the x and y values of each.
+    measured : mapping from str to a tuple of numpy.ndarray
+        Markers: x and y values, and standard errors where there are any, one of them drawn to
+        each side. The x axis has a tick at each of the x values.
+    xlabel, ylabel : str
+        What the axes show.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    figure, ax = plt.subplots(figsize=(_WIDTH, 3.4))
+    styles = _styles([*exact, *measured])
+    for name, (x, y) in exact.items():
+        ax.plot(x, y, label=name, **(styles[name] | {"marker": ""}))
+    for name, (x, y, *error) in measured.items():
+        style = styles[name] | {"linestyle": "", "markersize": 6, "markerfacecolor": "none"}
+        ax.errorbar(x, y, *error, capsize=3, label=name, **style)
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    ticks = sorted({value for x, *_ in measured.values() for value in x})
+    ax.set_xticks(ticks, [f"{float(f'{tick:.2g}'):g}" for tick in ticks])  # 320 and not 3.2e+02
+    ax.xaxis.minorticks_off()
+    ax.set_xlabel(xlabel)
+    ax.set_ylabel(ylabel)
+    _legend(figure, _handles([ax]))
+    return figure
+
+
+def plane(cloud: np.ndarray, forward: np.ndarray, backward: Sequence[np.ndarray]) -> Figure:
+    """Draw iterates in the plane over the set they belong to: one forward, some backward paths.
+
+    Parameters
+    ----------
+    cloud : numpy.ndarray
+        Points of the set, shape (M, 2), drawn as a grey ground in both panels.
+    forward : numpy.ndarray
+        The iterates of one forward path, shape (N + 1, 2), in the left panel.
+    backward : sequence of numpy.ndarray
+        Backward paths, each of shape (N + 1, 2), in the right panel. A star marks where a path
+        ends, and its marker tells the paths apart.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    spans = np.ptp(np.concatenate([cloud, forward, *backward]), axis=0)
+    height = min(_WIDTH, 0.6 + _WIDTH / 2 * spans[1] / spans[0])
+    figure, axes = plt.subplots(1, 2, figsize=(_WIDTH, height), sharex=True, sharey=True)
+    for ax, name in zip(axes, ("forward", "backward"), strict=True):
+        ax.scatter(*cloud.T, s=0.8, color="0.7", linewidths=0)
+        ax.set_title(name, color=_STYLES[name]["color"])
+        ax.set_aspect("equal")
+        ax.set_xlabel("first coordinate")
+    axes[0].set_ylabel("second coordinate")
+    axes[0].plot(*forward.T, **(_STYLES["forward"] | {"linewidth": 0.6}))
+    for path, marker in zip(backward, itertools.cycle("s^Dv"), strict=False):
+        axes[1].plot(*path.T, **(_STYLES["backward"] | {"linewidth": 0.9, "marker": marker}))
+        end = axes[1].scatter(*path[-1], s=130, marker="*", color="black", zorder=3)
+        end.set_edgecolor("white")
+    return figure
+
+
+def distributions(
+    panels: Mapping[str, Mapping[str, np.ndarray]],
+    log: Iterable[str] = (),
+    values: str = "",
+) -> Figure:
+    """Draw empirical distribution functions: at x, the share of the values that are at most x.
+
+    Parameters
+    ----------
+    panels : mapping from str to a mapping from str to numpy.ndarray
+        For each panel, under its title, the samples that are drawn in it: for each order one
+        number per run.
+    log : iterable of str, optional
+        The titles of the panels whose x axis is logarithmic.
+    values : str, optional
+        What the values are: the label of the x axes.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    log = set(log)
+    figure, axes = plt.subplots(1, len(panels), figsize=(_WIDTH, 3.2), sharey=True, squeeze=False)
+    styles = _styles([name for samples in panels.values() for name in samples])
+    for ax, (title, samples) in zip(axes.flat, panels.items(), strict=True):
+        for name in (name for name in styles if name in samples):
+            ax.ecdf(samples[name], label=name, **(styles[name] | {"marker": ""}))
+        if title in log:
+            ax.set_xscale("log")
+        ax.set_title(title)
+        ax.set_xlabel(values)
+    axes.flat[0].set_ylabel("share of runs")
+    _legend(figure, _handles(axes.flat))
+    return figure
+
+
+def points(
+    samples: Mapping[str, np.ndarray],
+    xlabel: str,
+    ylabel: str,
+    styles: Mapping[str, str] | None = None,
+) -> Figure:
+    """Draw samples of points in a plane, one panel each and all on the same axes.
+
+    Parameters
+    ----------
+    samples : mapping from str to numpy.ndarray
+        For each panel, under its title, the points, shape (R, 2).
+    xlabel, ylabel : str
+        What the axes show.
+    styles : mapping from str to str, optional
+        For each panel the order whose colour and marker its points have. The default is the
+        panel's title.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    styles = styles or {title: title for title in samples}
+    known = _styles(styles.values())
+    columns = min(2, len(samples))
+    rows = -(-len(samples) // columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(_WIDTH, 0.5 + 2.6 * rows), sharex=True, sharey=True, squeeze=False
+    )
+    for ax in axes.flat[len(samples) :]:
+        ax.remove()
+    for ax, (title, cloud) in zip(axes.flat, samples.items(), strict=False):
+        style = known[styles[title]]
+        ax.plot(*cloud.T, style["marker"], color=style["color"], markersize=1.5, alpha=0.5)
+        ax.set_title(title)
+    for ax in axes[-1]:
+        ax.set_xlabel(xlabel)
+    for ax in axes[:, 0]:
+        ax.set_ylabel(ylabel)
+    return figure
+
+
+def weights(table: pd.DataFrame, baselines: Sequence[str], regularised: Sequence[str]) -> Figure:
+    """Draw the losses of regularised trainings and of their baselines, one column for each c.
+
+    Every seed is a line of its own. The axes hold what stays below the loss at the start; what
+    climbs higher leaves the panel.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        As `revlib.experiments.figures_14_to_19.shown` returns it.
+    baselines : sequence of str
+        Trainings drawn in black and grey, each with a line style of its own.
+    regularised : sequence of str
+        Trainings drawn from a light colour to a dark one, in this order.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    pieces, quantities = sorted(table["c"].unique()), ("train_loss", "test_loss")
+    figure, axes = plt.subplots(
+        len(quantities),
+        len(pieces),
+        figsize=(max(_WIDTH, 2.5 * len(pieces)), 5.4),
+        sharex=True,
+        sharey="row",
+        squeeze=False,
+    )
+    dashes = ["-", (0, (4, 1)), (0, (1, 1))]
+    styles = {
+        name: {"color": str(0.25 * i), "linestyle": dashes[i % len(dashes)], "linewidth": 1.6}
+        for i, name in enumerate(baselines)
+    }
+    for name, color in zip(regularised, sns.color_palette("flare", len(regularised)), strict=True):
+        styles[name] = {"color": color, "linestyle": "-", "linewidth": 1.0}
+    for row, quantity in zip(axes, quantities, strict=True):
+        row[0].set_ylabel(quantity.replace("_", " "))
+        for ax, c in zip(row, pieces, strict=True):
+            for name, style in styles.items():
+                own = table[(table["c"] == c) & (table["order"] == name)].sort_values("step")
+                for _, path in own.groupby("seed"):
+                    ax.plot(path["step"], path[quantity], label=name, **style)
+        start = table.loc[table["step"] == 0, quantity].max()
+        low = table.loc[table["order"].isin(styles), quantity].min()
+        row[0].set_ylim(low - 0.05 * (start - low), start + 0.15 * (start - low))
+    for ax, c in zip(axes[0], pieces, strict=True):
+        ax.set_title(f"$c = {c}$")
+    for ax in axes[-1]:
+        ax.set_xlabel("step $n$")
+    _legend(figure, _handles(axes.flat))
+    return figure
+
+
+def intervals(table: pd.DataFrame, label: str, xlabel: str, group: str | None = None) -> Figure:
+    """Draw ratios with their confidence intervals, one line each, on a logarithmic axis around 1.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Columns ``ratio``, ``low`` and ``high`` (not a number where there is no interval), and
+        those named by the next parameters.
+    label : str
+        The column that names the lines, from top to bottom (underscores become spaces).
+    xlabel : str
+        What the ratios are of.
+    group : str, optional
+        A column that parts the ratios of a line, each part with a colour and marker of its own.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    lines = list(dict.fromkeys(table[label]))
+    groups = [None] if group is None else list(dict.fromkeys(table[group]))
+    figure, ax = plt.subplots(figsize=(_WIDTH, 1.1 + 0.3 * max(len(lines), 2)))
+    ax.axvline(1, color="0.5", linewidth=1)
+    for position, name in enumerate(groups):
+        part = table if name is None else table[table[group] == name]
+        y = np.array([lines.index(line) for line in part[label]], float)
+        y += 0.3 * ((position + 0.5) / len(groups) - 0.5) if len(groups) > 1 else 0
+        ends = part[["low", "high"]].to_numpy(float)
+        ax.hlines(y, ends[:, 0], ends[:, 1], color=f"C{position}", linewidth=2)
+        ax.plot(part["ratio"], y, "os^Dv"[position % 5], color=f"C{position}", label=name)
+    _around_one(ax, table["ratio"])
+    ax.set_yticks(range(len(lines)), [str(line).replace("_", " ") for line in lines])
+    ax.set_ylim(len(lines) - 0.5, -0.5)
+    ax.set_xlabel(xlabel)
+    if group is not None:
+        _legend(figure, _handles([ax]))
+    return figure
+
+
+def motion(table: pd.DataFrame) -> Figure:
+    """Draw what :func:`revlib.training.motion.motion` measures, against the step: one line a seed and order.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        One row per seed, order and step.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        On the left the growth rate, with zero as a line; in the middle how far a step moves the
+        iterate, in lengths of the first step of its chain; on the right how far it moves the
+        predictions.
+    """
+    table = table.assign(moved_in_steps=table["moved"] / table["step_length"])
+    panels = {
+        "growth": "growth rate",
+        "moved_in_steps": r"one step in $\theta$",
+        "predictions_moved": "in predictions",
+    }
+    figure, axes = plt.subplots(1, 3, figsize=(_WIDTH, 2.9))
+    styles = _styles(table["order"].unique())
+    for ax, (column, words) in zip(axes, panels.items(), strict=True):
+        for order, style in styles.items():
+            own = table[table["order"] == order].sort_values("step")
+            for _, path in own.groupby("seed"):
+                ax.plot(path["step"], path[column], label=order, **(style | {"marker": "o"}))
+        ax.set_title(words, fontsize="medium")
+        ax.set_xlabel("step $n$")
+        if column == "growth":
+            ax.axhline(0, color="0.5", linewidth=1)
+        elif (table[column] > 0).any():
+            ax.set_yscale("log")
+            ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+            ax.yaxis.set_minor_formatter(NullFormatter())
+        ax.xaxis.set_major_locator(MaxNLocator(3, integer=True))
+    _legend(figure, _handles(axes))
+    return figure
+
+
+def quadrants(table: pd.DataFrame, x: str, y: str, xlabel: str, ylabel: str, logx: bool) -> Figure:
+    """Draw one quantity against another: for each experiment its seeds, small, and their mean.
+
+    The y axis is logarmithic and has a line at 1. On a logarithmic axis the mean is the geometric.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        One row per experiment and seed: ``experiment`` and the columns `x` and `y`.
+    x, y : str
+        The two quantities.
+    xlabel, ylabel : str
+        What the axes show.
+    logx : bool
+        Whether the x axis is logarithmic too, with a line at 1, or has one at 0.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    figure, ax = plt.subplots(figsize=(_WIDTH, 3.8))
+    ax.axhline(1, color="0.5", linewidth=1)
+    ax.axvline(1 if logx else 0, color="0.5", linewidth=1)
+    for i, (name, seeds) in enumerate(table.groupby("experiment", sort=False)):
+        color, marker = f"C{i}", "os^DvP*"[i]
+        ax.plot(seeds[x], seeds[y], marker, color=color, markersize=4, alpha=0.5)
+        ax.plot(
+            np.exp(np.log(seeds[x]).mean()) if logx else seeds[x].mean(),
+            np.exp(np.log(seeds[y]).mean()),
+            marker,
+            color=color,
+            markersize=9,
+            markeredgecolor="white",
+            label=name.replace("-", " "),
+        )
+    for axis in (ax.xaxis, ax.yaxis) if logx else (ax.yaxis,):
+        _logarithmic(axis)
+    ax.set_xlabel(xlabel)
+    ax.set_ylabel(ylabel)
+    _legend(figure, _handles([ax]))
+    return figure
+
+
+def variants(table: pd.DataFrame, xlabel: str) -> Figure:
+    """Draw a ratio for each variant of each experiment, on a logarithmic axis around 1.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        As `revlib.verdicts.overview.sensitivity` returns it; several can be concatenated. Each experiment
+        has a panel and each variant a line in it, the default in bold. Where there is no ratio,
+        the state is written instead.
+    xlabel : str
+        What the ratios are of.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    panels = {name: part for name, part in table.groupby("experiment", sort=False)}
+    quantities = list(dict.fromkeys(table["quantity"]))
+    lines = {name: list(dict.fromkeys(part["variant"])) for name, part in panels.items()}
+    figure, axes = plt.subplots(
+        len(panels),
+        figsize=(_WIDTH, 1.0 + sum(0.35 + 0.26 * len(names) for names in lines.values())),
+        gridspec_kw={"height_ratios": [len(names) for names in lines.values()]},
+        sharex=True,
+        squeeze=False,
+    )
+    for ax, (name, part) in zip(axes.flat, panels.items(), strict=True):
+        ax.axvline(1, color="0.5", linewidth=1)
+        ax.set_title(name.replace("-", " "), loc="left")
+        ax.set_yticks(range(len(lines[name])), lines[name])
+        ax.set_ylim(len(lines[name]) - 0.5, -0.5)
+        for label, default in zip(
+            ax.get_yticklabels(), part.groupby("variant", sort=False)["default"].any(), strict=True
+        ):
+            label.set_fontweight("bold" if default else "normal")
+        for position, quantity in enumerate(quantities):
+            own = part[part["quantity"] == quantity]
+            y = np.array([lines[name].index(variant) for variant in own["variant"]], float)
+            y += 0.36 * ((position + 0.5) / len(quantities) - 0.5)
+            color = f"C{position}"
+            ax.hlines(y, own["low"], own["high"], color=color, linewidth=2)
+            ax.plot(own["ratio"], y, "os"[position], color=color, label=quantity.replace("_", " "))
+            place = ax.get_yaxis_transform()  # x in parts of the panel's width
+            for height, state in zip(y, own["state"].where(own["ratio"].isna()), strict=True):
+                if isinstance(state, str):
+                    ax.text(0.99, height, state, transform=place, ha="right", va="center")
+    axes.flat[-1].set_xlabel(xlabel)
+    _around_one(axes.flat[-1], table["ratio"])
+    if len(quantities) > 1:
+        _legend(figure, _handles(axes.flat))
+    return figure
+
+
+def sweeps(
+    panels: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]]], ylabel: str
+) -> Figure:
+    """Draw how a quantity depends on parameters that were swept, two panels to a row.
+
+    Parameters
+    ----------
+    panels : mapping from str to a mapping from str to a tuple of numpy.ndarray
+        For each panel, under the label of its x axis, its lines: the parameter (positive, on a
+        logarithmic axis), and mean and standard deviation of the quantity, drawn as an error bar.
+        A line that stands in several panels looks the same in all of them.
+    ylabel : str
+        What the quantity is.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    rows = -(-len(panels) // 2)
+    figure, axes = plt.subplots(
+        rows, 2, figsize=(1.2 * _WIDTH, 0.9 + 2.5 * rows), sharey=True, squeeze=False
+    )
+    names = dict.fromkeys(name for lines in panels.values() for name in lines)
+    looks = {name: (f"C{i}", "os^Dv"[i % 5]) for i, name in enumerate(names)}
+    for ax in axes.flat[len(panels) :]:
+        ax.remove()
+    for ax, (xlabel, lines) in zip(axes.flat, panels.items(), strict=False):
+        for name, (x, mean, spread) in lines.items():
+            color, marker = looks[name]
+            ax.errorbar(
+                x, mean, spread, color=color, marker=marker, markersize=5, capsize=2, label=name
+            )
+        _logarithmic(ax.xaxis)
+        ax.set_xlabel(xlabel)
+    for ax in axes[:, 0]:
+        ax.set_ylabel(ylabel)
+    _legend(figure, _handles(figure.axes))
+    return figure
+
+
+def costs(table: pd.DataFrame, quantities: Mapping[str, str]) -> Figure:
+    """Draw what trainings reach against what they cost: a column of panels for each task.
+
+    Each training has a large marker at its geometric mean over the seeds, and a small one for each
+    seed. A line leads from the cost of its last steps to that of its whole path, where that is
+    more. Both axes are logarithmic; a training that was lost on a seed, or does not move, is not
+    drawn.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        One row per task, training and seed: ``task``, ``training``, ``last`` and ``path`` (costs,
+        in forward runs) and the quantities.
+    quantities : mapping from str to str
+        The columns that are drawn, from top to bottom, with their words.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    tasks = list(dict.fromkeys(table["task"]))
+    figure, axes = plt.subplots(
+        len(quantities),
+        len(tasks),
+        figsize=(max(_WIDTH, 2.5 * len(tasks)), 1.3 + 2.6 * len(quantities)),
+        sharex=True,
+        squeeze=False,
+    )
+    _, _, *palette = sns.color_palette("colorblind")  # without those of forward and backward
+    marks = "^vDPpX<>hd"
+    for place, (name, own) in enumerate(table.groupby("training", sort=False)):
+        style = _STYLES.get(name) or {"color": palette[place % 8], "marker": marks[place % 10]}
+        color, marker = style["color"], style["marker"]
+        for column, words in zip(axes.T, tasks, strict=True):
+            seeds = own[own["task"] == words]
+            for ax, quantity in zip(column, quantities, strict=True):
+                values = seeds[quantity].where(seeds[quantity] > 0)
+                if not len(seeds) or not np.isfinite(values).all():
+                    continue
+                mean, (last, path) = np.exp(np.log(values).mean()), seeds[["last", "path"]].iloc[0]
+                last, path = (1.03**place * cost for cost in (last, path))  # side by side
+                ax.plot([last, path], [mean, mean], color=color, linewidth=1, linestyle=":")
+                ax.plot([last] * len(values), values, marker, color=color, markersize=3, alpha=0.4)
+                ax.plot(
+                    last, mean, marker, color=color, markersize=8, markeredgecolor="w", label=name
+                )
+                _logarithmic(ax.xaxis)
+                ax.set_yscale("log")
+    for ax, task in zip(axes[0], tasks, strict=True):
+        ax.set_title(task)
+    for ax, words in zip(axes[:, 0], quantities.values(), strict=True):
+        ax.set_ylabel(words)
+    for ax in axes[-1]:
+        ax.set_xlabel("cost, in forward runs")
+    _legend(figure, _handles(axes.flat), columns=4)
+    return figure
+
+
+def cases(panels: Mapping[str, tuple[pd.DataFrame, str, str, str]]) -> Figure:
+    """Draw the cases of several studies, a panel each: one line for each case and seed.
+
+    Parameters
+    ----------
+    panels : mapping from str to tuple
+        For each panel, under its title: the rows of a study, the column that is drawn, the words
+        for the x axis, and the scales of the two axes, ``"linear linear"`` or ``"symlog log"``,
+        say. The y axis says the column's name.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    rows = -(-len(panels) // 2)
+    figure, axes = plt.subplots(rows, 2, figsize=(1.4 * _WIDTH, 3.4 * rows), squeeze=False)
+    palette, lines = sns.color_palette("colorblind"), ["-", (0, (4, 1)), ":", "-."]
+    for ax in axes.flat[len(panels) :]:
+        ax.remove()
+    for ax, (title, (table, quantity, words, scales)) in zip(
+        axes.flat, panels.items(), strict=False
+    ):
+        for place, (name, case) in enumerate(table.groupby("order", sort=False)):
+            style = {"color": palette[place], "linestyle": lines[place], "linewidth": 1.2}
+            for _, path in case.groupby("seed"):
+                ax.plot(path["step"], path[quantity], **style)
+            ax.plot([], [], label=name, **style)
+        x, y = scales.split()
+        ax.set_xscale(x)
+        ax.set_yscale(y)
+        ax.set_title(title)
+        ax.set_xlabel(words)
+        ax.set_ylabel(quantity)
+        ax.legend(fontsize=9)
+    return figure
+
+
+def _logarithmic(axis: XAxis | YAxis) -> None:
+    """Make an axis logarithmic, with plain numbers on it."""
+    (axis.axes.set_xscale if isinstance(axis, XAxis) else axis.axes.set_yscale)("log")
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _around_one(ax: Axes, values: pd.Series) -> None:
+    """Make the x axis logarithmic, with 1 on it, and as long as the values need."""
+    _logarithmic(ax.xaxis)
+    found = values[np.isfinite(values) & (values > 0)]
+    if len(found):  # an interval from two seeds can be wider than any axis
+        ax.set_xlim(min(found.min(), 1) / 4, max(found.max(), 1) * 4)
+
+
+def _styles(orders: Iterable[str]) -> dict[str, dict]:
+    """Return a style for each order, forward and backward first and the others as they come."""
+    orders = list(dict.fromkeys(orders))
+    others = [order for order in orders if order not in _STYLES]
+    fixed = {order: style for order, style in _STYLES.items() if order in orders}
+    return fixed | {order: _OTHER_STYLES[i % len(_OTHER_STYLES)] for i, order in enumerate(others)}
+
+
+def _curve(ax: Axes, path: pd.DataFrame, column: str, order: str, style: dict) -> None:
+    """Draw one quantity of one path, and where it is not finite."""
+    steps = path["step"].to_numpy()
+    if len(path) > _MARKED:
+        style = style | {"marker": ""}
+    ax.plot(steps, path[column].where(path["finite"]), label=order, **style)
+
+    lost = steps[~path["finite"]]
+    if not len(lost):
+        return
+    color, height = style["color"], 0.95 - 0.27 * len(ax.texts)
+    top = ax.get_xaxis_transform()  # x in steps, y in parts of the panel's height
+    ax.axvline(lost[0], color=color, linestyle=style["linestyle"], linewidth=1.0)
+    ax.plot(lost, [height] * len(lost), "x", color=color, transform=top)
+    late = lost[0] > steps[-1] / 2
+    ax.annotate(
+        f"{order} not\nfinite at {lost[0]}",
+        (lost[0], height),
+        xycoords=top,
+        xytext=(-4 if late else 4, -3),
+        textcoords="offset points",
+        ha="right" if late else "left",
+        va="top",
+        fontsize=9,
+        bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
+    )
+
+
+def _limits(table: pd.DataFrame, column: str) -> tuple[float, float]:
+    """Return the height of a row some of whose paths grow without bound.
+
+    It holds the paths that stayed finite whole, and the others up to twice their start.
+    """
+    values = table.loc[table["finite"], ["seed", "order", column]]
+    kept = table.groupby(["seed", "order"])["finite"].transform("all")[values.index]
+    first = values.groupby(["seed", "order"])[column].transform("first")
+    shown = values.loc[kept | (values[column] <= 2 * first), column]
+    if shown.empty:
+        return (0.0, 1.0)
+    low, high = shown.min(), shown.max()
+    margin = 0.05 * (high - low) or 1.0
+    return (low - margin, high + margin)
+
+
+def _handles(axes: Iterable[Axes]) -> dict[str, Artist]:
+    """Return what the axes draw under a label, each label once."""
+    return {
+        label: handle
+        for ax in axes
+        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)
+    }
+
+
+def _legend(
+    figure: Figure, handles: Mapping[str, Artist | tuple[Artist, ...]], columns: int = 3
+) -> None:
+    """Put one legend above the whole figure."""
+    figure.legend(handles.values(), handles, loc="outside upper center", ncols=columns)

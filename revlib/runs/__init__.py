@@ -1,0 +1,29 @@
+"""The engine: run, keep, show, audit and renew any study (:mod:`revlib.experiments`)."""
+
+from revlib.runs.engine import (
+    Audit,
+    audit,
+    audited,
+    compute,
+    renew,
+    run,
+    source,
+    stale,
+    stored,
+)
+from revlib.runs.shown import Shown, shown, together
+
+__all__ = [
+    "Audit",
+    "Shown",
+    "audit",
+    "audited",
+    "compute",
+    "renew",
+    "run",
+    "shown",
+    "source",
+    "stale",
+    "stored",
+    "together",
+]

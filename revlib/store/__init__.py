@@ -1,0 +1,1 @@
+"""Results, where they come from, and data sets: keeps numbers, decides none."""

@@ -1,0 +1,515 @@
+"""The store of results: tidy tables that survive kills, and never mix what does not belong.
+
+A :class:`Store` is a folder. In it, each *result file* holds the rows that were computed under one
+identity (the setting, the digest of the data, the hashes of the code) and consists of
+
+- ``<fingerprint>.json``: the identity, the orders, every run that added rows, every renewal;
+- ``<fingerprint>.parquet``: the rows, keyed by seed, order and step;
+- ``<fingerprint>.journal``: rows of a run that is going on or was killed, one line each. They are
+  moved into the table when a run ends or the next one begins;
+- ``<fingerprint>.rehearsal``: the small table (Parquet) that the same code gives in seconds.
+
+Rows of another identity than today's are *stale*. They stay where they are, and are not used until
+a rehearsal comes out as before, or an audit has recomputed some of them and found them equal; it is
+written down as a renewal by which of the two.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import dataclasses
+import datetime
+import json
+import os
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import filelock
+import pandas as pd
+import pyarrow
+import pyarrow.parquet
+
+from revlib.orders import Order
+from revlib.store import provenance
+
+KEYS = ["seed", "order", "step"]
+
+
+class DamagedResultsError(ValueError):
+    """A result file cannot be read."""
+
+
+class StoreInUseError(RuntimeError):
+    """Another process is writing to the same store."""
+
+
+def root() -> Path:
+    """Return the folder of all results: the nearest ``book/results`` above the current folder.
+
+    Outside a checkout of the book it is ``results`` in the current folder.
+    """
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "book" / "_config.yml").exists():
+            return folder / "book" / "results"
+    return here / "results"
+
+
+def as_json(parameters: Any) -> dict[str, Any]:
+    """Return the fields of a dataclass that determine numbers, as JSON keeps them.
+
+    Left out is the field ``nudge`` (:class:`revlib.training.settings.Setting`): nothing nudged is ever stored.
+    """
+    fields = json.loads(json.dumps(dataclasses.asdict(parameters)))
+    for part in (fields, *(value for value in fields.values() if isinstance(value, dict))):
+        part.pop("nudge", None)
+    return fields
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What determines the numbers of a result file.
+
+    Parameters
+    ----------
+    setting
+        The setting's fields, as JSON keeps them.
+    code
+        Hashes of the code that determines numbers (:func:`revlib.store.reachable.code`).
+    data
+        Digest of the data set, or None where the data is not at hand: it then matches any.
+    """
+
+    setting: dict[str, Any]
+    code: dict[str, str]
+    data: str | None
+
+    def other_study(self, other: Identity) -> str:
+        """Return in words what says that these rows never were those of `other`; or nothing.
+
+        Code may mean the same when it reads otherwise, and a field of the setting that only one of
+        the two knows may change nothing. All else makes another study.
+        """
+        words = [
+            f"{name} {self.setting[name]} instead of {other.setting[name]}"
+            for name in sorted(self.setting.keys() & other.setting.keys())
+            if self.setting[name] != other.setting[name]
+        ]
+        if self.data and other.data and self.data != other.data:
+            words.append("other data")
+        return "; ".join(words)
+
+    def matches(self, other: Identity) -> bool:
+        """Return whether rows of one may stand for rows of the other."""
+        known = self.data is not None and other.data is not None
+        return (
+            self.setting == other.setting
+            and self.code == other.code
+            and not (known and self.data != other.data)
+        )
+
+    def fingerprint(self) -> str:
+        """Return a short hash of the whole identity."""
+        return provenance.digest(json.dumps(vars(self), sort_keys=True))
+
+    def differences(self, other: Identity) -> str:
+        """Return in words in what these rows differ from those of `other`."""
+        fields = sorted(self.setting.keys() | other.setting.keys())
+        words = [
+            f"{name} {self.setting.get(name)} instead of {other.setting.get(name)}"
+            for name in fields
+            if self.setting.get(name) != other.setting.get(name)
+        ]
+        if self.data and other.data and self.data != other.data:
+            words.append("other data")
+        changed = sorted(
+            name
+            for name in self.code.keys() | other.code.keys()
+            if self.code.get(name) != other.code.get(name)
+        )
+        if changed:
+            more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+            words.append(f"other code in {', '.join(changed[:3])}{more}")
+        return "; ".join(words)
+
+
+@dataclass
+class ResultFile:
+    """The rows computed under one identity, with their provenance.
+
+    Parameters
+    ----------
+    stem
+        The path without its suffix.
+    identity
+        Under which the rows were computed.
+    orders
+        For each order by name, up to which step it was taken, and a digest of its words.
+    rows
+        How many rows the table has.
+    runs
+        Each run that added rows: environment, workers, rows, seconds.
+    renewals
+        Each time that the rows were found to be those of another identity, too: that identity, the
+        date, and ``by``, whether by rehearsal or by audit, with what was compared.
+    """
+
+    stem: Path
+    identity: Identity
+    orders: dict[str, dict[str, Any]] = field(default_factory=dict)
+    rows: int = 0
+    runs: list[dict[str, Any]] = field(default_factory=list)
+    renewals: list[dict[str, Any]] = field(default_factory=list)
+
+    @classmethod
+    def read(cls, path: Path) -> ResultFile:
+        """Read the provenance at `path`, a ``.json``."""
+        with _damage_reported(path):
+            stored = json.loads(path.read_text())
+            identity = Identity(**stored.pop("identity"))
+            if identity.fingerprint() != path.stem:
+                raise ValueError("the identity in it is not the one that it is named after")
+            return cls(path.with_suffix(""), identity, **stored)
+
+    def write(self) -> None:
+        """Write the provenance."""
+        stored = {name: value for name, value in vars(self).items() if name != "stem"}
+        stored["identity"] = vars(self.identity)
+        text = json.dumps(stored, indent=1) + "\n"
+        _replace(self.stem.with_suffix(".json"), lambda path: path.write_text(text))
+
+    def stands_for(self, identity: Identity) -> bool:
+        """Return whether the rows hold under an identity, from the start or by renewal."""
+        identities = [self.identity, *(Identity(**r["identity"]) for r in self.renewals)]
+        return any(identity.matches(known) for known in identities)
+
+    @property
+    def finished(self) -> list[dict[str, Any]]:
+        """The runs that have moved their rows into the table, which says how long they took."""
+        return [run for run in self.runs if "seconds" in run]
+
+    def check(self, order: Order) -> None:
+        """Make sure that an order's name stands for the same words as in these rows.
+
+        Raises
+        ------
+        ValueError
+            If it does not.
+        """
+        known = self.orders.get(order.name)
+        if known and order.digest(_spread(known["steps"])) != known["words"]:
+            raise ValueError(
+                f"The results in {self.stem.parent} have an order '{order.name}' with other "
+                "words. Give the new order a name of its own."
+            )
+
+    def enter(self, order: Order, steps: int) -> None:
+        """Write down an order, whose words are then known up to `steps` at least."""
+        longest = max(steps, self.orders.get(order.name, {"steps": 0})["steps"])
+        self.orders[order.name] = {"steps": longest, "words": order.digest(_spread(longest))}
+
+    def table(self) -> pd.DataFrame:
+        """Return all rows, those still in the journal included, sorted by their keys.
+
+        Raises
+        ------
+        DamagedResultsError
+            If the table or the journal is truncated, damaged or missing.
+        """
+        journal = self._journal()  # first: rows move from it into the table, never back
+        stored = self._stored()
+        added = pd.DataFrame([row for entry in journal for row in entry["rows"]])
+        table = pd.concat([part for part in (stored, added) if len(part)] or [stored])
+        table = table.drop_duplicates(ignore_index=True)
+        if table.duplicated(KEYS).any():
+            raise DamagedResultsError(
+                f"{self.stem}.parquet and {self.stem}.journal disagree about the same row. {_MEND}"
+            )
+        return table.sort_values(KEYS, ignore_index=True)
+
+    def has_rehearsal(self) -> bool:
+        """Return whether a rehearsal is kept."""
+        return self.stem.with_suffix(".rehearsal").exists()
+
+    def rehearsal(self) -> pd.DataFrame:
+        """Return the small table that the code gave in which the rows were computed.
+
+        Raises
+        ------
+        DamagedResultsError
+            If it is damaged.
+        """
+        return _read(self.stem.with_suffix(".rehearsal"))
+
+    def keep_rehearsal(self, table: pd.DataFrame) -> None:
+        """Write the rehearsal."""
+        _write(self.stem.with_suffix(".rehearsal"), table)
+
+    def compact(self) -> None:
+        """Move the rows of the journal into the table."""
+        journal = self._journal()
+        table = self.table()  # even where nothing is added: damage is found before any change
+        if journal:
+            _write(self.stem.with_suffix(".parquet"), table)
+            self.rows = len(table)
+            self.runs[-1]["rows"] = sum(len(entry["rows"]) for entry in journal)
+            self.runs[-1]["seconds"] = journal[-1]["seconds"]
+        elif self.runs and "rows" not in self.runs[-1]:
+            self.runs.pop()  # it was stopped before it had anything
+        self.write()
+        self.stem.with_suffix(".journal").unlink(missing_ok=True)
+
+    def _stored(self) -> pd.DataFrame:
+        path = self.stem.with_suffix(".parquet")
+        if not self.rows and not path.exists():
+            return pd.DataFrame(columns=KEYS)
+        table = _read(path)
+        with _damage_reported(path):
+            if len(table) < self.rows:
+                raise ValueError("rows are missing")
+        return table
+
+    def _journal(self) -> list[dict[str, Any]]:
+        path = self.stem.with_suffix(".journal")
+        with _damage_reported(path):
+            try:
+                content = path.read_bytes()
+            except FileNotFoundError:
+                return []
+            # A kill can cut the line that is being written. It has no line end: it never counted.
+            complete, _, _ = content.rpartition(b"\n")
+            return [_checked(line) for line in complete.splitlines()]
+
+
+class Store:
+    """All results of one experiment in one size.
+
+    Parameters
+    ----------
+    folder
+        Where its files are; made when the first row is written.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def files(self) -> list[ResultFile]:
+        """Return all result files, whatever their identity."""
+        for rows in (*self.folder.glob("*.parquet"), *self.folder.glob("*.journal")):
+            if not rows.with_suffix(".json").exists():
+                raise DamagedResultsError(f"{rows} has lost its .json beside it. {_MEND}")
+        return [ResultFile.read(path) for path in sorted(self.folder.glob("*.json"))]
+
+    def current(self, identity: Identity, orders: Iterable[Order] = ()) -> ResultFile | None:
+        """Return the result file that holds under `identity`, the largest if there are several.
+
+        Raises
+        ------
+        ValueError
+            If the name of one of `orders` stands for other words in it.
+        """
+        valid = [file for file in self.files() if file.stands_for(identity)]
+        file = max(valid, key=lambda file: file.rows, default=None)
+        for order in orders:
+            if file is not None:
+                file.check(order)
+        return file
+
+    def stale(self, identity: Identity) -> list[ResultFile]:
+        """Return the result files that do not hold under `identity`."""
+        return [file for file in self.files() if not file.stands_for(identity)]
+
+    def table(self, identity: Identity, orders: Iterable[Order] = ()) -> pd.DataFrame:
+        """Return the rows that hold under `identity`; none if there are none."""
+        file = self.current(identity, orders)
+        return pd.DataFrame(columns=KEYS) if file is None else file.table()
+
+    @contextlib.contextmanager
+    def writing(
+        self, identity: Identity, orders: Iterable[Order], steps: int, workers: int
+    ) -> Iterator[Writer]:
+        """Open the store for a run, and keep what it has computed however the run ends.
+
+        Parameters
+        ----------
+        identity
+            Under which rows are computed.
+        orders, steps
+            What is run. An order that was stored under the same name with other words is
+            refused.
+        workers
+            How many processes compute, for the record.
+
+        Raises
+        ------
+        StoreInUseError
+            If another process is writing to this store.
+        ValueError
+            If an order's name stands for other words in this store.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with self._lock():
+            file = self.current(identity, orders) or ResultFile(
+                self.folder / identity.fingerprint(), identity
+            )
+            for order in orders:
+                file.enter(order, steps)
+            file.compact()  # rows of a run that was killed
+            file.runs.append({**provenance.environment(), "workers": workers})
+            file.write()
+            journal = file.stem.with_suffix(".journal")
+            try:
+                with journal.open("ab") as stream:
+                    yield Writer(file, stream)
+            finally:
+                file.compact()
+
+    def renew(self, file: ResultFile, identity: Identity, record: dict[str, Any]) -> None:
+        """Write down that the rows of `file` were found to be those of `identity`, and how."""
+        with self._lock():
+            file = ResultFile.read(file.stem.with_suffix(".json"))
+            date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+            file.renewals.append({"identity": vars(identity), "date": date, **record})
+            file.write()
+
+    @contextlib.contextmanager
+    def _lock(self) -> Iterator[None]:
+        lock = filelock.FileLock(self.folder / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            raise StoreInUseError(
+                f"Another process is writing to {self.folder}. Wait until it has finished, or "
+                "stop it: what it has computed is kept."
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+class Writer:
+    """Takes rows of a run as they are computed; each is on disk when :meth:`add` returns."""
+
+    def __init__(self, file: ResultFile, stream: Any):
+        self.file = file
+        self._stream = stream
+        self._start = time.monotonic()
+
+    def add(self, rows: list[dict[str, Any]]) -> None:
+        """Add rows."""
+        seconds = round(time.monotonic() - self._start, 3)
+        entry = json.dumps({"seconds": seconds, "rows": rows})
+        self._stream.write(f"{provenance.digest(entry)} {entry}\n".encode())
+        self._stream.flush()
+
+
+def kept() -> list[tuple[str, str, dict[str, Any]]]:
+    """Return of all that is stored the name of the study, the preset and the changes to it."""
+    found = []
+    for folder in sorted({path.parent for path in root().rglob("*.parquet")}):
+        name, size = folder.relative_to(root()).parts
+        preset, *changes = size.split(",")
+        pairs = (change.partition("=")[::2] for change in changes)
+        found.append((name, preset, {field: value(text) for field, text in pairs}))
+    return found
+
+
+def value(text: str) -> Any:
+    """Return what a text stands for as the value of a field: a number, a list, or a word."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text  # he, say
+
+
+def costs() -> pd.DataFrame:
+    """Return what all stored results took, from the runs on record.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row for each result file: ``experiment``, ``size`` (its folder: the preset, with the
+        changes to its setting),
+        ``rows``, ``hours`` (of the clock), ``core_hours`` (hours times workers, which have one
+        thread each), ``machine`` and ``date`` of the last run.
+    """
+    folders = sorted({path.parent for path in root().rglob("*.parquet")})
+    return pd.DataFrame(
+        {
+            "experiment": folder.relative_to(root()).parts[0],
+            "size": "/".join(folder.relative_to(root()).parts[1:]),
+            "rows": file.rows,
+            "hours": sum(run["seconds"] for run in file.finished) / 3600,
+            "core_hours": sum(run["seconds"] * run["workers"] for run in file.finished) / 3600,
+            "machine": file.finished[-1]["machine"],
+            "date": file.finished[-1]["date"][:10],
+        }
+        for folder in folders
+        for file in Store(folder).files()
+        if file.finished
+    )
+
+
+def _spread(steps: int) -> list[int]:
+    """Return a hundred of the steps 1 to `steps`, spread over them; all if there are fewer."""
+    return sorted({1 + k * (steps - 1) // 99 for k in range(100)})
+
+
+_MEND = (
+    "Restore it from a copy or from version control; or delete the .parquet, .json and .journal "
+    "of that name, and the next run computes their rows again."
+)
+
+
+@contextlib.contextmanager
+def _damage_reported(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (
+        *(ValueError, LookupError, TypeError, AttributeError),  # it is not what we would write
+        *(OSError, pyarrow.ArrowException),
+    ) as error:
+        raise DamagedResultsError(
+            f"The result file {path} is truncated or damaged ({error}). {_MEND}"
+        ) from error
+
+
+def _read(path: Path) -> pd.DataFrame:
+    with _damage_reported(path):
+        # In one go: another process may put a new table in its place at any moment.
+        arrow = pyarrow.parquet.read_table(pyarrow.BufferReader(path.read_bytes()))
+        table = arrow.to_pandas()
+        if arrow.schema.metadata.get(b"content") != _content(table):
+            raise ValueError("it does not hold what was written")
+        return table
+
+
+def _write(path: Path, table: pd.DataFrame) -> None:
+    arrow = pyarrow.Table.from_pandas(table, preserve_index=False)
+    arrow = arrow.replace_schema_metadata({**arrow.schema.metadata, b"content": _content(table)})
+    _replace(path, lambda beside: pyarrow.parquet.write_table(arrow, beside))
+
+
+def _content(table: pd.DataFrame) -> bytes:
+    """Return a digest of all values and names in a table, to be kept with it."""
+    return provenance.digest(json.dumps(table.to_dict("list"))).encode()
+
+
+def _checked(line: bytes) -> dict[str, Any]:
+    """Return the entry in a line of a journal."""
+    digest, _, entry = line.decode().partition(" ")
+    if digest != provenance.digest(entry):
+        raise ValueError("a line does not hold what was written")
+    return json.loads(entry)
+
+
+def _replace(path: Path, write: Any) -> None:
+    """Write a file beside `path` and move it there, so that `path` is never half written."""
+    beside = path.with_name(path.name + ".new")
+    write(beside)
+    os.replace(beside, path)

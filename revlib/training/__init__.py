@@ -1,0 +1,1 @@
+"""Everything that decides a stored number: maps, tasks, models, and how they are run in any order."""

@@ -1,0 +1,211 @@
+"""The networks that the experiments train."""
+
+import contextlib
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+import torchvision
+from torch import nn
+from torchvision.models import vgg
+
+__all__ = ["CONVOLUTIONAL", "INITS", "NORMALISATIONS", "STEMS", "convolutional", "mlp"]
+
+_STD = {
+    "lecun": lambda fan_in, fan_out: math.sqrt(1 / fan_in),
+    "he": lambda fan_in, fan_out: math.sqrt(2 / fan_in),
+    "glorot": lambda fan_in, fan_out: math.sqrt(2 / (fan_in + fan_out)),
+}
+
+INITS = ("pytorch", *_STD)
+"""The names of the initialisations that `mlp` knows."""
+
+
+def mlp(
+    widths: Sequence[int], init: str = "he", seed: int = 0, dtype: torch.dtype = torch.float32
+) -> nn.Sequential:
+    """Build a multilayer perceptron with ReLU hidden layers.
+
+    The initialisation is an explicit choice because the paper does not state its own, and it
+    decides the outcome: a setting that learns from one diverges from another, and stands still
+    from a third.
+
+    Parameters
+    ----------
+    widths : sequence of int
+        Number of inputs (of one flattened example), of neurons in each hidden layer, and of
+        outputs. The paper's network for Fashion-MNIST is ``(784, 500, 500, 500, 500, 500, 10)``;
+        the one for regression is ``(1, 300, 300, 300, 1)``.
+    init : {"he", "lecun", "glorot", "pytorch"}, optional
+        How the parameters are drawn.
+
+        - ``"lecun"``, ``"he"``, ``"glorot"``: normal weights with standard deviation
+          ``sqrt(1 / fan_in)``, ``sqrt(2 / fan_in)`` or ``sqrt(2 / (fan_in + fan_out))``; biases
+          are zero.
+        - ``"pytorch"``: what `torch.nn.Linear` does by itself, weights and biases uniform between
+          ``-1 / sqrt(fan_in)`` and ``1 / sqrt(fan_in)``.
+    seed : int, optional
+        Determines the parameters. PyTorch's global random state is neither used nor changed.
+    dtype : torch.dtype, optional
+        Floating-point type of the parameters, in which they are drawn.
+
+    Returns
+    -------
+    torch.nn.Sequential
+        Flatten, then Linear and ReLU in turn, ending with a Linear: it maps inputs of shape
+        (N, ...) to outputs of shape (N, widths[-1]).
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two widths, a width is not a positive integer, or `init` is not
+        known.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from revlib.training.models import mlp
+    >>> network = mlp((784, 500, 10), init="he", seed=1)
+    >>> network(torch.zeros(8, 28, 28)).shape
+    torch.Size([8, 10])
+    """
+    widths = tuple(widths)
+    if len(widths) < 2 or not all(isinstance(width, int) and width > 0 for width in widths):
+        raise ValueError(
+            f"widths = {widths} does not describe a network: give the number of inputs, of "
+            "neurons in each hidden layer, and of outputs, all of them positive integers."
+        )
+    if init not in INITS:
+        raise ValueError(f"There is no initialisation {init!r}: choose one of {', '.join(INITS)}.")
+
+    generator = torch.Generator().manual_seed(seed)
+    layers: list[nn.Module] = [nn.Flatten()]
+    for fan_in, fan_out in itertools.pairwise(widths):
+        # skip_init leaves the parameters unset, and so the global random state untouched.
+        linear = nn.utils.skip_init(nn.Linear, fan_in, fan_out, dtype=dtype)
+        if init == "pytorch":
+            bound = 1 / math.sqrt(fan_in)
+            nn.init.uniform_(linear.weight, -bound, bound, generator=generator)
+            nn.init.uniform_(linear.bias, -bound, bound, generator=generator)
+        else:
+            nn.init.normal_(linear.weight, std=_STD[init](fan_in, fan_out), generator=generator)
+            nn.init.zeros_(linear.bias)
+        layers += [linear, nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
+
+
+CONVOLUTIONAL = ("resnet18", "resnet50", "vgg19")
+"""The names of the convolutional networks that `convolutional` knows."""
+
+STEMS = ("imagenet", "cifar")
+"""How a ResNet begins: as in torchvision, for large images; or made for images of 32 x 32."""
+
+NORMALISATIONS = {
+    "batch": nn.BatchNorm2d,
+    "group": lambda channels: nn.GroupNorm(32, channels),
+    "none": nn.Identity,
+}
+"""What stands after each convolution, by name; made from the number of channels."""
+
+
+def convolutional(
+    name: str,
+    classes: int,
+    stem: str | None,
+    normalisation: str,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float32,
+) -> nn.Module:
+    """Build a convolutional network of torchvision for colour images of 32 x 32 pixels.
+
+    The paper names its networks and no more. Stem, head and normalisation are choices.
+
+    Parameters
+    ----------
+    name : {"resnet18", "resnet50", "vgg19"}
+        The network, with torchvision's own initialisation.
+    classes : int
+        Number of outputs.
+    stem : {"imagenet", "cifar"} or None
+        For the ResNets: ``"imagenet"`` is torchvision's, a convolution of 7 x 7 with stride 2 and a
+        max-pooling, after which an image of 32 x 32 is 8 x 8; ``"cifar"`` is a convolution of 3 x 3
+        with stride 1 and no pooling, as in the CIFAR variants that are in common use, at about four
+        times the cost. None for VGG-19, whose stem fits small images.
+    normalisation : {"batch", "group", "none"}
+        What stands after each convolution: batch normalisation, group normalisation (32 groups) or
+        nothing. For VGG-19 ``"none"`` is the network as published.
+    seed : int, optional
+        Determines the parameters. PyTorch's global random state is neither used nor changed.
+    dtype : torch.dtype, optional
+        Floating-point type of the parameters, in which they are drawn.
+
+    Returns
+    -------
+    torch.nn.Module
+        It maps inputs of shape (N, 3, 32, 32) to outputs of shape (N, classes). The head of VGG-19
+        is one linear layer on its 512 features (torchvision's own, made for images of 224 x 224,
+        would hold 6 times as many parameters as all convolutions); there is no dropout.
+
+    Raises
+    ------
+    ValueError
+        If a name is not known.
+
+    Examples
+    --------
+    >>> network = convolutional("resnet18", 10, stem="cifar", normalisation="batch")
+    >>> network(torch.zeros(2, 3, 32, 32)).shape
+    torch.Size([2, 10])
+    """
+    stems = (None,) if name == "vgg19" else STEMS
+    for kind, value, known in (
+        ("convolutional network", name, CONVOLUTIONAL),
+        (f"stem of {name}", stem, stems),
+        ("normalisation", normalisation, NORMALISATIONS),
+    ):
+        if value not in known:
+            raise ValueError(f"There is no {kind} {value!r}: choose one of {_listed(known)}.")
+
+    with torch.random.fork_rng(devices=[]), _default(dtype):
+        torch.default_generator.manual_seed(seed)
+        if name == "vgg19":
+            return _vgg19(classes, normalisation)
+        network = getattr(torchvision.models, name)(
+            num_classes=classes, norm_layer=NORMALISATIONS[normalisation]
+        )
+        if stem == "cifar":
+            network.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+            nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
+            network.maxpool = nn.Identity()
+        return network
+
+
+@contextlib.contextmanager
+def _default(dtype: torch.dtype) -> Iterator[None]:
+    """Let new parameters have a type."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def _vgg19(classes: int, normalisation: str) -> nn.Module:
+    layers: list[nn.Module] = []
+    for layer in vgg.make_layers(vgg.cfgs["E"]):
+        layers.append(layer)
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+            nn.init.zeros_(layer.bias)
+            if normalisation != "none":
+                layers.append(NORMALISATIONS[normalisation](layer.out_channels))
+    head = nn.Linear(512, classes)
+    nn.init.normal_(head.weight, std=0.01)  # as torchvision initialises its own head
+    nn.init.zeros_(head.bias)
+    return nn.Sequential(*layers, nn.Flatten(), head)
+
+
+def _listed(names: Sequence) -> str:
+    return ", ".join(map(str, names))

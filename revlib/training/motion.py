@@ -1,0 +1,283 @@
+"""Whether the maps of a trained network contract, and how far its iterates move.
+
+Backward iterates converge where the update maps contract (Theorem 2.2). The paper does not measure
+whether those of its networks do. Two measurements, both about points in parameter space:
+
+- the *growth rate* of a small perturbation of the start along the chain of maps that makes an
+  iterate (:func:`growth`): negative where the chain contracts, positive where nearby starts
+  end far apart (a finite-time Lyapunov exponent);
+- how far one step *moves* the iterate and its predictions (:func:`motion`): convergence to a point
+  is a statement about theta, of which a calm loss is only a shadow.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import joblib
+import torch
+from tqdm import tqdm
+
+from revlib.orders import Order
+from revlib.training import dense, processes
+from revlib.training.maps import Trainer, TrainingState
+from revlib.training.sweep import Job
+from revlib.training.tasks import EVALUATION_CHUNK, Task
+
+METHODS = ("chains", "tangent")
+
+RENORMALISE_EVERY = 10
+"""Maps after which the two chains are brought back to their first distance."""
+
+
+def growth(
+    task: Task, order: Order, step: int, method: str = "chains", size: float | None = None
+) -> float:
+    """Return the mean growth rate of a perturbation along the chain of an iterate.
+
+    The chain is the last run of the word at that step, which is what the order replays there; where
+    it is a single letter, the whole word. The perturbation is a random direction in the
+    space of the parameters, the same for every order of a seed.
+
+    The two methods measure the same thing where the maps are smooth and the size is small. The
+    gradient of a ReLU network jumps where a unit switches, so its update map is not continuous: a
+    tangent vector never sees a jump, two chains at a distance do.
+
+    Parameters
+    ----------
+    task
+        What is trained.
+    order
+        The order of iteration.
+    step
+        Which iterate, 1 or more.
+    method
+        ``"chains"``: two nearby chains, brought back to their first distance every few maps; for
+        any optimizer. ``"tangent"``: a tangent vector, carried by the Jacobian
+        ``1 - h H`` of each map, for plain SGD.
+    size
+        Distance of the two chains; by default the length of the first step of the chain, since
+        that is what sets consecutive backward iterates apart.
+
+    Returns
+    -------
+    float
+        ``log(final length / first length) / maps``: the logarithm of the factor by which a map
+        stretches the perturbation on average (geometric mean). Not a number if the path diverged.
+
+    Raises
+    ------
+    ValueError
+        If the method is not known or does not apply.
+
+    Examples
+    --------
+    Least squares on the same two examples at every step: ``1 - h H`` has the factors 0.98 and 0.9.
+
+    >>> import functools, torch
+    >>> from revlib import Task, backward
+    >>> x = torch.tensor([[1.0, 0.0], [0.0, 5**0.5]])
+    >>> sgd = functools.partial(torch.optim.SGD, lr=0.02)
+    >>> model = torch.nn.Linear(2, 1, bias=False)
+    >>> task = Task(model, torch.nn.functional.mse_loss, [(x, x[:, :1])] * 300, sgd, {})
+    >>> rate = growth(task, backward(), 300)
+    >>> round(2.718281828**rate, 2)  # after many maps the slowest direction remains
+    0.98
+    """
+    if method not in METHODS:
+        raise ValueError(f"'{method}' is not a method. Valid are: {', '.join(METHODS)}.")
+    if method == "tangent" and dense._learning_rate(task) is None:
+        raise ValueError(
+            "The method 'tangent' is for plain SGD, whose map has the Jacobian 1 - h H. "
+            "For other optimizers use 'chains'."
+        )
+    trainer, chain = Trainer(task), _replayed(order, step)
+    _apply(trainer, order.applied(step)[: -len(chain)])
+    if method == "tangent":
+        vector = _direction(task)
+        for n in chain:
+            vector = _carried(task, trainer, n, vector)
+            trainer.apply(n)
+        return _log(_norm(vector), _norm(_direction(task))) / len(chain)
+    companion = _Companion(task, trainer, chain[0], size)
+    for begin in range(0, len(chain), RENORMALISE_EVERY):
+        maps = chain[begin : begin + RENORMALISE_EVERY]
+        _apply(trainer, maps)
+        companion.follow(trainer, maps)
+    return companion.stretched / len(chain)
+
+
+def motion(task: Task, order: Order, step: int) -> dict[str, float]:
+    """Return how an iterate depends on its start, and how far the last step moved it.
+
+    Returns
+    -------
+    dict
+        - ``growth``, and for plain SGD ``tangent_growth``: see :func:`growth`;
+        - ``step_length``: the length of the first step of the chain, ``|T_n theta - theta|``;
+        - ``moved``: ``|theta(step) - theta(step - 1)|``, over all parameters;
+        - ``travelled``: ``|theta(step) - theta(0)|``, to compare it with;
+        - ``predictions_moved``: root mean square of the change of the model's outputs over that
+          step, on the first evaluation set, in evaluation mode.
+    """
+    names = [name for name, _ in task.model.named_parameters()]
+    trainer, chain = Trainer(task), _replayed(order, step)
+    start = trainer.state()
+    points, outputs = [], []
+    for n in (step - 1, step):
+        trainer.load(start)
+        _apply(trainer, order.applied(n))
+        points.append(trainer.state())
+        outputs.append(_outputs(task, trainer))
+    trainer.load(start)
+    _apply(trainer, order.applied(step)[: -len(chain)])
+    change = outputs[1] - outputs[0]
+    rates = {"growth": growth(task, order, step)}
+    if dense._learning_rate(task) is not None:
+        rates["tangent_growth"] = growth(task, order, step, "tangent")
+    return rates | {
+        "step_length": _step_length(trainer, chain[0], names),
+        "moved": _distance(points[0], points[1], names),
+        "travelled": _distance(start, points[1], names),
+        "predictions_moved": change.square().mean().sqrt().item(),
+    }
+
+
+def compute(
+    jobs: Iterable[Job], workers: int = 1, progress: bool = False, cluster: str | None = None
+) -> Iterator[list[dict]]:
+    """Yield the :func:`motion` of jobs, a row for each recorded step, as they are computed.
+
+    Parameters
+    ----------
+    jobs
+        What to measure. There is only one strategy, the plain training loop.
+    workers
+        Processes on this machine, with one thread each; 1 means in this process.
+    progress
+        Whether to show a progress bar over the optimizer steps, with the time left.
+    cluster
+        Address of a Dask scheduler, whose workers are used instead.
+    """
+    points = [(job, n) for job in jobs for n in job.recorded]
+    points.sort(key=lambda point: point[1])
+    with (
+        processes.pool(workers, cluster) as parallel,
+        tqdm(
+            total=sum(n for _, n in points), unit=" steps", disable=not progress, mininterval=1
+        ) as bar,
+    ):
+        for row in parallel(joblib.delayed(_row)(job, n) for job, n in points):
+            yield [row]
+            bar.update(row["step"])
+
+
+def _row(job: Job, step: int) -> dict[str, Any]:
+    processes.end_with_parent()
+    with processes.one_thread():
+        key = {"seed": job.seed, "order": job.order.name, "step": step}
+        return key | motion(job.source(), job.order, step)
+
+
+def _replayed(order: Order, step: int) -> list[int]:
+    """Return the maps of the chain that is looked at, as applied."""
+    last = order.runs(step)[-1]
+    return list(last) if len(last) > 1 else order.applied(step)
+
+
+def _apply(trainer: Trainer, maps: Iterable[int]) -> None:
+    for n in maps:
+        trainer.apply(n)
+
+
+class _Companion:
+    """A second chain near that of a trainer, brought back to its first distance at each turn."""
+
+    def __init__(self, task: Task, trainer: Trainer, first: int, size: float | None):
+        self.names = [name for name, _ in task.model.named_parameters()]
+        direction = _direction(task)
+        size = _step_length(trainer, first, self.names) if size is None else size
+        state = trainer.state()
+        for name, d in zip(self.names, direction, strict=True):
+            state.model[name] += size / _norm(direction) * d
+        self.trainer = Trainer(task)
+        self.trainer.load(state)
+        self.first = _distance(trainer.state(), state, self.names)
+        self.stretched = 0.0
+
+    def follow(self, trainer: Trainer, maps: list[int]) -> None:
+        """Apply the maps that the trainer has applied; add up the logarithm of the stretching."""
+        _apply(self.trainer, maps)
+        near, far = trainer.state(), self.trainer.state()
+        distance = _distance(near, far, self.names)
+        self.stretched += _log(distance, self.first)
+        if math.isfinite(self.stretched):
+            self.trainer.load(_scaled(near, far, self.first / distance))
+
+
+def _step_length(trainer: Trainer, n: int, names: list[str]) -> float:
+    """Return how far the map ``T_n`` moves the present state, which is kept."""
+    before = trainer.state()
+    trainer.apply(n)
+    length = _distance(before, trainer.state(), names)
+    trainer.load(before)
+    return length
+
+
+def _carried(
+    task: Task, trainer: Trainer, n: int, vector: list[torch.Tensor]
+) -> list[torch.Tensor]:
+    """Return a tangent vector after ``T_n``: ``v - h H v`` at the present state."""
+    h = dense._learning_rate(task)
+    model, (inputs, targets) = trainer.model(), task.batch(n)
+    parameters = list(model.parameters())
+    gradient = torch.autograd.grad(task.loss(model(inputs), targets), parameters, create_graph=True)
+    curved = torch.autograd.grad(gradient, parameters, vector)
+    return [v - h * c for v, c in zip(vector, curved, strict=True)]
+
+
+def _log(length: float, first: float) -> float:
+    if math.isfinite(length) and math.isfinite(first) and first > 0:
+        return math.log(length / first) if length else -math.inf
+    return math.nan
+
+
+def _direction(task: Task) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(task.seed)
+    return [
+        torch.randn(p.shape, generator=generator, dtype=p.dtype) for p in task.model.parameters()
+    ]
+
+
+def _scaled(near: TrainingState, far: TrainingState, factor: float) -> TrainingState:
+    """Return the state at `factor` times the way from one state to another."""
+    return TrainingState(
+        _between(near.model, far.model, factor), _between(near.optimizer, far.optimizer, factor)
+    )
+
+
+def _between(near: Any, far: Any, factor: float) -> Any:
+    if isinstance(near, dict):
+        return {key: _between(near[key], far[key], factor) for key in near}
+    if torch.is_tensor(near) and near.is_floating_point():
+        return near + factor * (far - near)
+    return near
+
+
+def _distance(one: TrainingState, other: TrainingState, names: list[str]) -> float:
+    return _norm([one.model[name] - other.model[name] for name in names])
+
+
+def _norm(tensors: Iterable[torch.Tensor]) -> float:
+    return math.sqrt(sum(t.double().square().sum().item() for t in tensors))
+
+
+@torch.inference_mode()
+def _outputs(task: Task, trainer: Trainer) -> torch.Tensor:
+    inputs, _ = next(iter(task.evaluation.values()))
+    model = trainer.model().eval()
+    outputs = torch.cat([model(x) for x in inputs.split(EVALUATION_CHUNK)])
+    model.train()
+    return outputs

@@ -1,0 +1,1 @@
+"""What is told about stored rows: criteria, claims, and the reports of chapters."""

@@ -1,0 +1,93 @@
+"""What became of the order-averaging regulariser (Figures 14 to 19)."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+
+from revlib import runs
+from revlib.experiments.figures_14_to_19 import FIGURES, PIECES
+from revlib.runs import Shown
+
+
+def shown(preset: str) -> Shown:
+    """Return what the chapter shows: the figures together, with a column ``c``."""
+    found = runs.together({str(c): name for c, name in FIGURES.items()}, preset)
+    table = pd.concat([each.table.assign(c=int(c)) for c, each in found.items()], ignore_index=True)
+    return dataclasses.replace(found[str(PIECES[0])], table=table)
+
+
+def difference(table: pd.DataFrame, quantity: str, training: str, against: str) -> pd.DataFrame:
+    """Return by how much a quantity ends higher in one training than in another, seed by seed.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        As `shown` returns it.
+    quantity : str
+        A column of it, ``"test_loss"`` say.
+    training, against : str
+        Names of trainings: the difference is that of the first minus the second, at the last step
+        of each seed. A training that was lost (a loss that is not finite) ends at infinity.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row for each c: ``mean`` and ``spread`` (standard deviation over the seeds) of the
+        differences, ``seeds`` and in how many of them it is ``lower``; ``less`` tells whether the
+        mean is below zero by more than the spread.
+    """
+    last = table["step"].max()
+    ends = table[table["step"] == last].pivot(index=["c", "seed"], columns="order", values=quantity)
+    seeds = table[["c", "seed"]].drop_duplicates().sort_values(["c", "seed"])
+    ends = ends.reindex(pd.MultiIndex.from_frame(seeds), columns=[training, against])
+    ends = ends.where(np.isfinite(ends), np.inf)
+    with np.errstate(invalid="ignore"):  # both lost: no difference can be told
+        grouped = (ends[training] - ends[against]).groupby("c")
+        found = pd.DataFrame({"mean": grouped.mean(skipna=False), "spread": grouped.std()})
+    found["seeds"], found["lower"] = grouped.size(), grouped.agg(lambda d: int((d < 0).sum()))
+    found["less"] = found["mean"] < -found["spread"].fillna(0)  # infinite means have no spread
+    return found
+
+
+def at_equal_train_loss(table: pd.DataFrame, training: str, against: str) -> pd.DataFrame:
+    """Return how much higher the test loss of one training is than another's, at equal train loss.
+
+    Along each curve the test loss is interpolated, as a function of the training loss, at the
+    lowest level that both curves of a seed reach: however fast each of the two got there, they
+    are compared at equal progress.
+
+    Parameters
+    ----------
+    table, training, against
+        As for `difference`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row for each c: ``mean`` and ``spread`` over the seeds. Not a number where one of the
+        two does not get below its start.
+    """
+    found = []
+    for (c, seed), own in table.groupby(["c", "seed"]):
+        curves = [
+            own[own["order"] == name].sort_values("step")[["train_loss", "test_loss"]].to_numpy()
+            for name in (training, against)
+        ]
+        level = max(np.nanmin(curve[:, 0]) for curve in curves)
+        tests = [_test_loss_at(level, curve) for curve in curves]
+        found.append({"c": c, "seed": seed, "difference": tests[0] - tests[1]})
+    grouped = pd.DataFrame(found).groupby("c")["difference"]
+    return pd.DataFrame({"mean": grouped.mean(), "spread": grouped.std()})
+
+
+def _test_loss_at(level: float, curve: np.ndarray) -> float:
+    """Return the test loss where the training loss first falls to a level."""
+    train, test = curve.T
+    i = int(np.argmax(train <= level))
+    if i == 0:
+        return np.nan
+    part = (train[i - 1] - level) / (train[i - 1] - train[i])
+    return test[i - 1] + part * (test[i] - test[i - 1])

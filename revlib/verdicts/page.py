@@ -1,0 +1,178 @@
+"""The pages of the figures: what each of their chapters shows, in the reader's setting throughout.
+
+A :class:`Page` holds the studies of a chapter as they are shown. Each section of the chapter is
+one call, so that what a reader changes reaches all of them: curves, motion, audit and cost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import pandas as pd
+from IPython.display import HTML, Markdown
+from matplotlib.figure import Figure
+
+from revlib import figures, runs
+from revlib.runs import Shown
+from revlib.store import provenance
+from revlib.verdicts import claims, stability
+
+
+class Page:
+    """What a chapter about one or several figures shows.
+
+    Parameters
+    ----------
+    chapter
+        Its name, that of the notebook.
+    names
+        The studies: ``"figure-7"``, or several.
+    preset, seeds, every, **changes
+        As for :func:`revlib.runs.shown`; the changes reach everything on the page.
+    """
+
+    def __init__(
+        self,
+        chapter: str,
+        names: str | Iterable[str],
+        preset: str,
+        seeds: Iterable[int] | None = None,
+        every: int | None = None,
+        **changes: Any,
+    ):
+        figures.theme()
+        self.chapter = chapter
+        names = [names] if isinstance(names, str) else list(names)
+        self.shown = {name: runs.shown(name, preset, seeds, every, **changes) for name in names}
+        self._asked = (preset, changes)
+        self._moved: dict[str, Shown] = {}
+
+    @property
+    def first(self) -> Shown:
+        """The first of the studies."""
+        return next(iter(self.shown.values()))
+
+    @property
+    def window(self) -> tuple[int, int]:
+        """The last range of steps over which fluctuation is measured."""
+        return self.first.windows[-1]
+
+    def note(self) -> Markdown:
+        """Say what is shown and why."""
+        return self._lines({name: shown.note for name, shown in self.shown.items()})
+
+    def choices(self) -> HTML:
+        """Show the setting beside what the paper says of each choice."""
+        table = self.first.study.choices(self.first.setting)
+        return HTML(table.to_html(index=False, border=0))
+
+    def curves(self, name: str | None = None, columns: list[str] | None = None) -> Figure:
+        """Draw learning curves, a column a seed; nothing is averaged."""
+        return figures.curves(self._one(name).table, columns)
+
+    def burst(self, name: str | None = None) -> Figure:
+        """Draw the last run of consecutive steps: test loss, and loss on the batch applied last."""
+        shown = self._one(name)
+        inside = shown.table["step"].between(*shown.windows[-1])
+        return figures.curves(shown.table[inside], ["test_loss", "batch_loss"])
+
+    @property
+    def orders(self) -> tuple[str, str]:
+        """The two orders that are compared: the first and the last."""
+        return self.first.size.cases[0], self.first.size.cases[-1]
+
+    def spreads(self) -> pd.DataFrame:
+        """Return by which factor the first order spreads more (:func:`stability.ratios`)."""
+        tables = []
+        for shown in self.shown.values():
+            found = stability.ratios(shown.table, shown.windows, self.orders)
+            if len(self.shown) > 1:
+                found["quantity"] = f"{shown.setting.data}, " + found["quantity"]
+            tables.append(found)
+        return pd.concat(tables, ignore_index=True)
+
+    def ratios(self) -> Figure:
+        """Draw :meth:`spreads`."""
+        one, other = self.orders
+        return figures.intervals(
+            self.spreads(), "quantity", f"spread {one} / {other}", group="window"
+        )
+
+    def training_losses(self) -> Markdown:
+        """Compare the spread of the loss on fixed examples with that on the batch applied last."""
+        first, last = self.window
+        found = stability.ratios(self.first.table, [self.window], self.orders)
+        ratio = found.set_index("quantity")["ratio"]
+        one, other = self.orders
+        return Markdown(
+            f"Over steps {first} to {last}, {one} spreads {ratio['train_loss']:.2g} times as much "
+            f"as {other} on the fixed examples, and {ratio['batch_loss']:.2g} times as much on the "
+            "batch applied last. What exceeds the first number is owed to the choice of examples, "
+            "not to the order of iteration."
+        )
+
+    def motion(self, name: str | None = None) -> Figure:
+        """Draw growth rates, and how far one step moves the iterates and their predictions."""
+        return figures.motion(self._motion(name).table)
+
+    def motion_note(self) -> Markdown:
+        """Say what :meth:`motion` shows, in numbers."""
+        words = {}
+        for name in self.shown:
+            shown = self._motion(name)
+            at = shown.table[shown.table["step"] == shown.table["step"].max()]
+            mean = at.groupby("order").mean(numeric_only=True)
+            told = "; ".join(
+                f"{order}: {row['growth']:+.4f} a map, {row['moved']:.3g} and "
+                f"{row['predictions_moved']:.3g}"
+                for order, row in mean.iterrows()
+            )
+            words[name] = (
+                f"{shown.note} At step {at['step'].max()}, mean over seeds: the growth rate along "
+                "the replayed chain, how far one more step moves the iterate, and how far its "
+                f"predictions. {told}."
+            )
+        return self._lines(words)
+
+    def verdicts(self) -> Markdown:
+        """Judge the chapter's claims from the stored results of the paper's setting."""
+        return Markdown(claims.of_chapter(self.chapter))
+
+    def audit(self) -> Markdown:
+        """Recompute a few of the points that are shown."""
+        return self._lines({name: shown.audit() for name, shown in self.shown.items()})
+
+    def cost(self) -> Markdown:
+        """Say in what the page differs from the paper's run, and what it cost."""
+        return self._lines(
+            {name: f"{shown.deviations()}\n\n{shown.cost()}" for name, shown in self.shown.items()}
+        )
+
+    def provenance(self) -> Markdown:
+        """Say where the numbers come from."""
+        table = self.first.table
+        return Markdown(
+            provenance.line(
+                preset=self.first.preset,
+                seeds=table["seed"].nunique(),
+                recorded_steps=table["step"].nunique(),
+            )
+        )
+
+    def _one(self, name: str | None) -> Shown:
+        return self.first if name is None else self.shown[name]
+
+    def _motion(self, name: str | None) -> Shown:
+        name = name or next(iter(self.shown))
+        if name not in self._moved:
+            preset, changes = self._asked
+            self._moved[name] = runs.shown(f"motion-{name}", preset, **changes)
+        return self._moved[name]
+
+    def _lines(self, words: dict[str, str]) -> Markdown:
+        if len(self.shown) == 1:
+            return Markdown(next(iter(words.values())))
+        return Markdown(
+            "\n\n".join(f"**{self.shown[name].setting.data}.** {w}" for name, w in words.items())
+        )
