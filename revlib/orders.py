@@ -13,7 +13,9 @@ is the *trie* of their words (:func:`tree`), and the cost is the number of its l
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import operator
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -154,8 +156,9 @@ def switch(at: int) -> Order:
 def tail(length: int) -> Order:
     """Forward, with a fixed ending: the first `length` maps, always last, in the same sequence.
 
-    ``m+1 … n · m … 2 1``. Up to step m it is the backward order. After it, the iterates before the
-    ending lie on one forward path; so N steps cost N maps and m more for each one recorded.
+    ``m+1 … n · m … 2 1``. Up to step m it is the backward order. After it, what comes before the
+    ending lies on one forward path, which takes N - m maps up to step N, and each step recorded
+    there takes m more.
     """
     _positive("A tail's length", length)
     return Order(
@@ -176,12 +179,10 @@ def named(name: str) -> Order:
     ValueError
         If no order of this module is.
     """
-    parts = re.fullmatch(r"(\w+)(?:\(([\d, ]*)\))?", name)
+    parts = re.fullmatch(r"(\w+)(?:\((\d+(?:, \d+)*)?\))?", name)
     if parts and parts[1] in MAKERS:
-        try:
+        with contextlib.suppress(TypeError):  # another number of numbers
             return MAKERS[parts[1]](*map(int, filter(None, (parts[2] or "").split(", "))))
-        except TypeError:
-            pass  # another number of numbers
     raise ValueError(
         f"There is no order '{name}'. Valid are: forward, backward, windowed(50), reset(1000), "
         "switch(1000) and tail(50), with any numbers."
@@ -199,7 +200,7 @@ class Node:
     runs
         The letters from there to here.
     steps
-        The recorded steps whose iterate it is; none for one that others only start from.
+        The recorded steps whose iterate it is, ascending; none for one that others only start from.
     """
 
     parent: int
@@ -232,7 +233,7 @@ def tree(order: Order, recorded: Iterable[int]) -> list[Node]:
             runs.append(branch.run)
         children = sorted(branch.children.values(), key=lambda c: (c.size, c.first), reverse=True)
         pending += [(child, len(nodes)) for child in children]
-        nodes.append(Node(parent, tuple(runs), branch.steps))
+        nodes.append(Node(parent, tuple(runs), sorted(branch.steps)))
     return nodes
 
 
@@ -263,13 +264,14 @@ class _Branch:
         branch.steps.append(step)
 
     def measure(self) -> None:
-        """Note for each branch how many grow from it, and the first step that they reach."""
+        """Note for each branch how many nodes are on it, and the first step that they reach."""
         branches = [self]
         for branch in branches:
             branches += branch.children.values()
         for branch in reversed(branches):
             children = branch.children.values()
-            branch.size = sum(1 + child.size for child in children)
+            branch.size = sum(child.size for child in children)
+            branch.size += bool(branch.steps) or len(children) != 1
             branch.first = min([*branch.steps, *(child.first for child in children)], default=0)
 
 
@@ -283,7 +285,8 @@ def _joined(pieces: Iterable[range | int]) -> Word:
     """Return a word in as few runs as it has."""
     runs: list[range] = []
     for piece in pieces:
-        piece = range(piece, piece + 1) if isinstance(piece, int) else piece
+        if not isinstance(piece, range):
+            piece = range(operator.index(piece), operator.index(piece) + 1)
         for run in [piece] if piece.step in (1, -1) else (range(n, n + 1) for n in piece):
             if not run:
                 continue

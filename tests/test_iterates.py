@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
+from cases import any_order
 from hypothesis import given
 from hypothesis import strategies as st
-from test_orders import orders
 
-from revlib import backward, forward, iterates, reset, switch, windowed
+from revlib import Order, backward, forward, iterates, reset, switch, tail, windowed
 from revlib.maps import Affine, Constant
 
 
@@ -46,13 +46,35 @@ def test_switch_goes_backward_from_the_forward_iterate():
     assert spelled(switch(2), 4, [2, 4]) == {2: "2 1 x", 4: "3 4 2 1 x"}
 
 
-@given(orders, st.sets(st.integers(0, 12)))
+def test_tail_ends_with_the_same_maps_at_every_step():
+    assert spelled(tail(2), 5) == {
+        0: "x",
+        1: "1 x",
+        2: "1 2 x",
+        3: "1 2 3 x",
+        4: "1 2 4 3 x",
+        5: "1 2 5 4 3 x",
+    }
+
+
+def test_maps_may_be_left_out():
+    newest = Order("newest", lambda n: [n], permutation=False)
+    assert spelled(newest, 3) == {0: "x", 1: "1 x", 2: "2 x", 3: "3 x"}
+
+
+def test_an_impossible_word_is_refused():
+    odd = Order("odd", lambda n: [range(2, n + 1)])
+    with pytest.raises(ValueError, match="order 'odd' at step 3 leaves out 1; it must hold each"):
+        list(iterates(spelling(3), "x", odd, [3]))
+
+
+@given(any_order, st.sets(st.integers(0, 12)))
 def test_a_subset_equals_the_whole(order, record):
     whole = spelled(order, 12)
     assert spelled(order, 12, record) == {n: whole[n] for n in sorted(record)}
 
 
-@given(orders)
+@given(any_order)
 def test_steps_come_ascending_and_each_iterate_uses_each_map_once(order):
     reached = list(iterates(spelling(9), "x", order))
     assert [n for n, _ in reached] == list(range(10))

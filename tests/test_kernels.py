@@ -7,13 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from cases import ORDERS, defined
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_sweep import ORDERS, defined
 from torch import nn
 from torch.nn import functional as F
 
-from revlib import Task, backward, forward, models, sweep, trajectory
+from revlib import Task, backward, forward, models, sweep, tail, trajectory
 from revlib.kernels import DenseTrainer, applies
 from revlib.maps import Trainer
 
@@ -72,6 +72,43 @@ def test_the_bits_do_not_depend_on_what_else_is_recorded(order, record):
     pd.testing.assert_frame_equal(part, expected, check_exact=True)
 
 
+@pytest.mark.parametrize("order", ORDERS, ids=str)
+def test_the_bits_do_not_depend_on_the_room_for_states(order, monkeypatch):
+    problem = task(widths=(7, 61, 45, 3), dtype=torch.float32)
+    whole = trajectory(problem, order, STEPS)
+    monkeypatch.setattr(sweep, "KEPT_BYTES", 1)
+    pd.testing.assert_frame_equal(trajectory(problem, order, STEPS), whole, check_exact=True)
+
+
+@pytest.mark.parametrize("order", ORDERS, ids=str)
+def test_models_are_those_of_the_definition(order):
+    problem = task()
+    found = {n: problem.evaluate(model) for n, model in sweep.models(problem, order, range(STEPS))}
+    expected = defined(problem, order, STEPS, range(STEPS)).set_index("step")
+    for n, measured in found.items():
+        assert measured["test_loss"] == pytest.approx(expected["test_loss"][n], rel=1e-12)
+    assert sorted(found) == list(range(STEPS))
+
+
+@pytest.mark.parametrize(
+    ("order", "together"), [(backward(), STEPS - 1), (tail(3), STEPS - 2), (forward(), 1)], ids=str
+)
+def test_what_ends_alike_is_advanced_together(order, together, monkeypatch):
+    """All but the word of one letter; and with a tail but the last, which is a path to its end."""
+    most = []
+    apply = DenseTrainer.apply
+
+    def counted(trainer, n, chains=1):
+        most.append(chains)
+        apply(trainer, n, chains)
+
+    monkeypatch.setattr(DenseTrainer, "apply", counted)
+    groups = sweep._Run.groups
+    monkeypatch.setattr(sweep._Run, "groups", lambda run, at_least: groups(run, 1))
+    trajectory(task(), order, STEPS)
+    assert max(most) == together
+
+
 # Widths none of which fills a cache line. Many of them, since it takes some shapes to show.
 WIDTHS = [(1, 50, 50, 1), (1, 300, 300, 1), (7, 61, 45, 3), (33, 100, 10), (30, 70, 130, 6)]
 
@@ -85,7 +122,8 @@ def test_every_chain_of_a_stack_takes_the_same_steps_whatever_its_shape(widths, 
     start = trainer.state()
     outcomes = set()
     for chains in (1, 2, 3, trainer.chains):
-        trainer.load(start, chains)
+        for chain in range(chains):
+            trainer.load(start, chain)
         for n in range(1, STEPS + 1):
             trainer.apply(n, chains)
         for chain in range(chains):
@@ -104,7 +142,9 @@ def test_in_single_precision_the_difference_is_rounding():
 def test_chains_that_have_not_started_are_left_alone():
     trainer = DenseTrainer(task())
     assert trainer.chains > 2
-    trainer.load(trainer.state(), 3)
+    start = trainer.state()
+    for chain in range(3):
+        trainer.load(start, chain)
     before = [p.clone() for p in trainer.model(2).parameters()]
     trainer.apply(1, 2)
     assert all(map(torch.equal, before, trainer.model(2).parameters()))
@@ -122,7 +162,8 @@ def test_a_chain_that_diverged_leaves_nothing_behind():
         value.mul_(1e200)
     found = []
     for state in (start, wild, start):
-        trainer.load(state, 2)
+        for chain in range(2):
+            trainer.load(state, chain)
         for _ in range(3):
             trainer.apply(1, 2)
         found.append([p.clone() for p in trainer.model(1).parameters()])

@@ -1,41 +1,15 @@
 """Update maps: exact, pure, and complete in what they carry along."""
 
 import copy
-from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from cases import OPTIMIZERS, network
 from torch import nn
 
 from revlib import Task
 from revlib.maps import Affine, Constant, Trainer, TrainingStep, noisy_quadratic
-
-OPTIMIZERS = {
-    "sgd": partial(torch.optim.SGD, lr=0.1),
-    "momentum": partial(torch.optim.SGD, lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.01),
-    "adam": partial(torch.optim.Adam, lr=0.05),
-    "adagrad": partial(torch.optim.Adagrad, lr=0.1),
-}
-
-
-class Unsaved(nn.Module):
-    """A module whose buffer is not part of its state dict, and changes while it trains."""
-
-    def __init__(self):
-        super().__init__()
-        self.register_buffer("calls", torch.zeros((), dtype=torch.float64), persistent=False)
-
-    def forward(self, x):
-        self.calls += self.training
-        return x * (1 + 0.1 * self.calls)
-
-
-def network():
-    torch.manual_seed(0)
-    return nn.Sequential(
-        nn.Linear(4, 6), nn.BatchNorm1d(6), Unsaved(), nn.ReLU(), nn.Dropout(0.3), nn.Linear(6, 3)
-    ).double()
 
 
 def task(optimizer="sgd", batches=12):

@@ -1,31 +1,23 @@
 """Sweeps against the definition, in double precision, in everything that a state can hold."""
 
 import copy
+import math
 from functools import partial
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from cases import OPTIMIZERS, ORDERS, any_order, defined, network
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_maps import OPTIMIZERS, network
-from test_orders import orders as any_order
 from torch import nn
 
-from revlib import Order, Task, backward, forward, iterates, reset, switch, trajectory, windowed
-from revlib.maps import Trainer, TrainingStep
-from revlib.sweep import Plan, coarse_to_fine, walk
+from revlib import Order, Task, backward, forward, sweep, tail, trajectory, windowed
+from revlib.maps import Trainer
+from revlib.orders import tree
+from revlib.sweep import coarse_to_fine, models, walk
 
-ORDERS = [
-    forward(),
-    backward(),
-    windowed(3),
-    reset(4, 6),
-    switch(5),
-    Order("doubling", lambda n: 1 << (n - 1).bit_length() - 1 if n > 1 else 0),
-    Order("not monotone", lambda n: 2 if n % 2 and n > 2 else 0),
-]
 STEPS = 11
 
 pytestmark = pytest.mark.usefixtures("one_thread")  # as a sweep computes
@@ -43,27 +35,33 @@ def task(optimizer="sgd"):
     return Task(network(), nn.functional.cross_entropy, ragged, OPTIMIZERS[optimizer], sets, seed=3)
 
 
-def defined(problem, order, steps=STEPS, record=None):
-    """The table straight from the definition."""
-    trainer = Trainer(problem)
-    maps = [TrainingStep(trainer, n) for n in range(1, steps + 1)]
-    rows = []
-    for n, state in iterates(maps, trainer.state(), order, record):
-        evaluated = Trainer(problem)
-        evaluated.load(state)
-        last = order.anchor(n) + 1 if n else None
-        measured = problem.evaluate(evaluated.model(), last)
-        rows.append({"seed": problem.seed, "order": order.name, "step": n, **measured})
-    return pd.DataFrame(rows)
-
-
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("order", ORDERS, ids=str)
 def test_every_order_and_optimizer_equals_the_definition(order, optimizer):
     problem = task(optimizer)
     pd.testing.assert_frame_equal(
-        trajectory(problem, order, STEPS), defined(problem, order), rtol=1e-12
+        trajectory(problem, order, STEPS), defined(problem, order, STEPS), rtol=1e-12
     )
+
+
+@pytest.mark.parametrize("order", ORDERS, ids=str)
+def test_models_are_those_of_the_recorded_steps(order):
+    problem = task("adam")
+    found = {
+        n: problem.evaluate(model)["test_loss"]
+        for n, model in models(problem, order, [0, 3, 4, 7, 10])
+    }
+    expected = defined(problem, order, STEPS, [0, 3, 4, 7, 10])
+    assert sorted(found) == expected["step"].tolist()
+    np.testing.assert_allclose(
+        [found[n] for n in expected["step"]], expected["test_loss"], rtol=1e-12
+    )
+
+
+@given(any_order, st.sets(st.integers(0, STEPS), max_size=6))
+@settings(deadline=None, max_examples=20)
+def test_models_of_the_orders_of_the_library_come_ascending(order, record):
+    assert [n for n, _ in models(task(), order, record)] == sorted(record)
 
 
 @settings(deadline=None, max_examples=20)
@@ -108,7 +106,7 @@ def test_divergence_is_a_result():
     [
         (forward(), STEPS + 1, None, "needs as many batches"),
         (forward(), STEPS, [STEPS + 1], "cannot be recorded"),
-        (Order("odd", lambda n: n), STEPS, None, "the anchor 11; an anchor must lie"),
+        (Order("odd", lambda n: [n]), STEPS, None, "at step 11 leaves out 1; it must hold each"),
     ],
 )
 def test_bad_input_is_refused_before_any_work(order, steps, record, message, monkeypatch):
@@ -118,14 +116,21 @@ def test_bad_input_is_refused_before_any_work(order, steps, record, message, mon
         trajectory(task(), order, steps, record)
 
 
-@given(any_order, st.sets(st.integers(0, 60), min_size=1, max_size=12))
-def test_a_plan_computes_what_is_needed_once_and_anchors_first(order, recorded):
-    plan = Plan.of(order, recorded)
-    steps = plan.spine + plan.leaves
-    assert sorted(steps) == sorted({*order.closure(recorded), *({0} & recorded)})
-    for position, n in enumerate(steps):
-        assert n == 0 or order.anchor(n) in {0, *steps[:position]}
-    assert not {order.anchor(n) for n in steps if n} & set(plan.leaves)
+SOURCE = sweep._Given(task())
+
+
+@given(any_order | st.sampled_from(ORDERS), st.sets(st.integers(0, 60), min_size=1, max_size=12))
+def test_a_plan_computes_each_node_once_and_what_others_start_from_first(order, recorded):
+    run = sweep._Run(sweep.Job(SOURCE, 3, order, sorted(recorded)))
+    nodes = tree(order, recorded)
+    assert run.nodes == nodes
+    places = run.spine + run.leaves
+    assert sorted(places) == list(range(0 if 0 in nodes[0].steps else 1, len(nodes)))
+    for position, place in enumerate(places):
+        assert nodes[place].parent in {0, *places[:position]}
+    assert not {node.parent for node in nodes[1:]} & set(run.leaves)
+    firsts = [nodes[place].steps[0] for place in run.leaves]
+    assert firsts == coarse_to_fine(firsts)
 
 
 @given(st.sets(st.integers(1, 500), min_size=1))
@@ -142,26 +147,131 @@ def test_each_beginning_of_coarse_to_fine_is_spread_out(spacing):
         assert gaps.max() == gaps.min()
 
 
-@pytest.mark.parametrize(("order", "most"), [(forward(), 1), (backward(), 1), (windowed(4), 4)])
-def test_states_are_dropped_after_their_last_use(order, most):
-    """Forward keeps one state however long the run; windows of 4 over 11 steps keep 3 anchors."""
+@pytest.mark.parametrize("order", ORDERS, ids=str)
+def test_states_are_dropped_after_their_last_use(order):
+    """One at a time suffices for orders with a single path on which others start."""
     trainer = Trainer(task())
-    plan = Plan.of(order, range(1, STEPS + 1))
+    nodes = dict(enumerate(tree(order, range(1, STEPS + 1))))
     states = {0: trainer.state()}
-    groups = [[n] for n in plan.spine + plan.leaves]
-    held = [len(states) for _ in walk(trainer, order, groups, states)]
-    assert max(held) <= most
+    held = [len(states) for _ in walk(trainer, nodes, states)]
+    assert len(held) == len(nodes)
+    assert max(held) == 1
     assert not states
 
 
-@pytest.mark.parametrize("order", [backward(), windowed(3)], ids=str)
-def test_workers_compute_the_same_bits_from_a_stream_that_runs_once(order):
+@given(st.lists(st.permutations(range(1, 7)), min_size=STEPS, max_size=STEPS))
+@settings(deadline=None, max_examples=20)
+def test_for_any_words_few_states_are_held(words):
+    """Their iterates and those that are asked for, which stay until the end."""
+    order = Order("any", lambda n: [i for i in words[n - 1] if i <= n], permutation=False)
+    problem = task()
+    trainer = Trainer(problem)
+    start = trainer.state()
+    nodes = dict(enumerate(tree(order, range(1, STEPS + 1))))
+    few = math.log2(len(nodes))
+    wanted = {1, len(nodes) - 1}
+    for keep in (set(), wanted):
+        states = {0: start}
+        for place in walk(trainer, nodes, states, keep):
+            assert len(states) <= few + len(keep & set(range(place + 1)))
+        assert set(states) == keep
+    pd.testing.assert_frame_equal(
+        trajectory(problem, order, STEPS), defined(problem, order, STEPS), rtol=1e-12
+    )
+
+
+def test_a_walk_may_start_from_states_that_are_known():
+    problem = task("momentum")
+    trainer, order = Trainer(problem), windowed(3)
+    nodes = dict(enumerate(tree(order, range(STEPS + 1))))
+    states = {0: trainer.state()}
+    whole = {}
+    for place in walk(trainer, nodes, states, set(nodes)):
+        whole[place] = problem.evaluate(trainer.model())
+    middle = next(place for place, node in nodes.items() if node.steps == [6])
+    later = {place: node for place, node in nodes.items() if node.parent == middle and place}
+    assert len(later) == 3
+    known = {middle: states[middle]}
+    assert list(walk(Trainer(problem), later, known)) == list(later)
+    assert not known
+    again, known = Trainer(problem), {middle: states[middle]}
+    for place in walk(again, later, known, {middle}):
+        assert problem.evaluate(again.model()) == whole[place]
+    assert set(known) == {middle}
+
+
+# How many states there is room for in the process that hands out the work.
+
+
+@pytest.fixture
+def kept(monkeypatch):
+    """The states that each run has kept: (those that leaves start from, all) at each hand-over."""
+    found = []
+    take = sweep._Run.take
+
+    def watched(run, done):
+        take(run, done)
+        found.append((len(run.branching & run.states.keys()), len(run.states), run.room))
+
+    monkeypatch.setattr(sweep._Run, "take", watched)
+    return found
+
+
+@pytest.mark.parametrize("seconds", [-1, 60], ids=["slices of one node", "no slices"])
+@pytest.mark.parametrize("room", [1, 2])
+@pytest.mark.parametrize("order", ORDERS, ids=str)
+def test_with_room_for_few_states_the_numbers_are_the_same(order, room, seconds, monkeypatch, kept):
+    problem = task("momentum")
+    whole = trajectory(problem, order, STEPS)
+    kept.clear()
+    size = Trainer(problem).state().nbytes()
+    monkeypatch.setattr(sweep, "KEPT_BYTES", 1 if room == 1 else room * size)
+    monkeypatch.setattr(sweep, "SLICE_SECONDS", seconds)
+    pd.testing.assert_frame_equal(trajectory(problem, order, STEPS), whole, check_exact=True)
+    few = math.log2(len(tree(order, range(STEPS + 1))))
+    assert kept
+    for branching, states, allowed in kept:
+        assert allowed == room
+        assert branching <= room
+        assert states <= room + few
+
+
+def test_the_room_is_what_stands_between_few_states_and_many(monkeypatch, kept):
+    problem = task()
+    trajectory(problem, tail(1), STEPS)
+    assert max(states for _, states, _ in kept) == STEPS - 2
+    kept.clear()
+    monkeypatch.setattr(sweep, "KEPT_BYTES", 1)
+    trajectory(problem, tail(1), STEPS)
+    assert max(states for _, states, _ in kept) == 1
+
+
+def test_several_runs_share_the_room(monkeypatch, kept):
+    problem = task()
+    source = sweep._Given(problem)
+    orders = [windowed(2), tail(2)]
+    jobs = [sweep.Job(source, 3, order, list(range(STEPS + 1))) for order in orders]
+    monkeypatch.setattr(sweep, "KEPT_BYTES", 4 * Trainer(problem).state().nbytes())
+    rows = [row for rows in sweep.compute(jobs) for row in rows]
+    assert {room for *_, room in kept} == {2}
+    for order in orders:
+        table = pd.DataFrame([row for row in rows if row["order"] == order.name])
+        table = table.sort_values("step", ignore_index=True)
+        pd.testing.assert_frame_equal(
+            table, trajectory(problem, order, STEPS), check_like=True, check_exact=True
+        )
+
+
+@pytest.mark.parametrize("kept_bytes", [1, sweep.KEPT_BYTES])
+@pytest.mark.parametrize("order", [backward(), windowed(3), tail(3)], ids=str)
+def test_workers_compute_the_same_bits_from_a_stream_that_runs_once(order, kept_bytes, monkeypatch):
     """Also where model, loss and optimizer cannot be pickled by name."""
     problem = task("momentum")
     batches = list(problem.batches)
     problem.batches = (batch for batch in batches)
     problem.loss = lambda output, target: nn.functional.cross_entropy(output, target)
     alone = trajectory(problem, order, STEPS)
+    monkeypatch.setattr(sweep, "KEPT_BYTES", kept_bytes)
     pd.testing.assert_frame_equal(
         trajectory(problem, order, STEPS, workers=2), alone, check_exact=True
     )
