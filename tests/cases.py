@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from revlib import Order, backward, forward, iterates, reset, switch, tail, windowed
-from revlib.maps import Trainer, TrainingStep
+from revlib.training.maps import Trainer, TrainingStep
 
 some_step = st.integers(1, 60)
 

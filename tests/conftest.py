@@ -9,8 +9,9 @@ from revlib import experiments
 
 @pytest.fixture
 def tiny(monkeypatch, tmp_path):
-    """The tiny experiment, with a store of its own in the current folder."""
-    monkeypatch.setitem(experiments.EXPERIMENTS, "tiny", tiny_experiment.TINY)
+    """The tiny experiment and its motion, with a store of its own in the current folder."""
+    for study in (tiny_experiment.TINY, tiny_experiment.MOTION):
+        monkeypatch.setitem(experiments.STUDIES, study.name, study)
     monkeypatch.chdir(tmp_path)
     return tiny_experiment.TINY
 

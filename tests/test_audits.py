@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from revlib import audits
+from revlib.runs import audits
 
 KEY = {"seed": 0, "order": "forward", "step": 5}
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from revlib import averaging, near_minimum
-from revlib.averaging import RandomQuadratics
-from revlib.tasks import Task
+from revlib.theory import averaging, near_minimum
+from revlib.theory.averaging import RandomQuadratics
+from revlib.training.tasks import Task
 
 HESSIAN = np.array([[1.0, 0.3, 0.0], [0.3, 0.5, -0.1], [0.0, -0.1, 0.2]])
 NOISE = np.array([[1.0, -0.4, 0.2], [-0.4, 0.8, 0.0], [0.2, 0.0, 0.3]])  # does not commute with it

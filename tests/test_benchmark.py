@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from revlib import benchmark, cli, figures
-from revlib.benchmark import Workload
-from revlib.tasks import Task
+from revlib import cli, figures
+from revlib.runs import benchmark
+from revlib.runs.benchmark import Workload
+from revlib.training.tasks import Task
 
 SMALL = (
     Workload("dense", "mlp", (6, 5, 3), 3, 4, 12, 4, 2, 3.0),

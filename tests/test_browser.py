@@ -13,8 +13,8 @@ from playwright.sync_api import Error, sync_playwright
 from test_book import BOOK, PAGES
 
 import revlib
-from revlib import quadratic
-from revlib.maps import noisy_quadratic
+from revlib.theory import quadratic
+from revlib.training.maps import noisy_quadratic
 
 WIDE, PHONE = {"width": 1400, "height": 900}, {"width": 375, "height": 800}
 

@@ -10,8 +10,11 @@ import pytest
 import yaml
 from tiny import TINY
 
-from revlib import claims, cli, experiments, provenance, results, runs, stability, studies
-from revlib.claims import CRITERIA, QUANTITIES, VERDICTS, Claim, judge
+from revlib import cli, experiments, runs
+from revlib.runs import studies
+from revlib.store import provenance, results
+from revlib.verdicts import claims, stability
+from revlib.verdicts.claims import CRITERIA, QUANTITIES, VERDICTS, Claim, judge
 
 ROOT = Path(__file__).resolve().parent.parent
 STEPS = (8, 16, 24, 32)  # what the tiny experiment records at preset paper, but for the start

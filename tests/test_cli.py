@@ -17,10 +17,11 @@ import torchvision
 from tiny import ORDERS, TINY
 
 import revlib
-from revlib import datasets, results, runs
+from revlib import runs
 from revlib.cli import main
-from revlib.results import Writer
-from revlib.tasks import Task
+from revlib.store import datasets, results
+from revlib.store.results import Writer
+from revlib.training.tasks import Task
 
 ROWS = 2 * 5 * len(TINY.presets["ci"].recorded())
 

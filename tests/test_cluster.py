@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 from tiny import TINY
 
-from revlib import cli, experiments, processes, runs
+from revlib import cli, experiments, runs
+from revlib.training import processes
 
 TESTS = Path(__file__).parent
 

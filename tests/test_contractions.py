@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from revlib import contractions, orders
+from revlib import orders
 from revlib.iterates import iterates
-from revlib.maps import Affine
+from revlib.theory import contractions
+from revlib.training.maps import Affine
 
 FAMILIES = [contractions.similarities, contractions.affine, contractions.tanh]
 

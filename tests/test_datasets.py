@@ -12,7 +12,7 @@ import pytest
 import torch
 import torchvision.datasets
 
-from revlib import datasets
+from revlib.store import datasets
 
 IMAGE = {"fashion_mnist": (28, 28), "cifar10": (32, 32, 3), "cifar100": (32, 32, 3)}
 CLASSES = {"fashion_mnist": 10, "cifar10": 10, "cifar100": 100}

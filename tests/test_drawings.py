@@ -5,7 +5,8 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from revlib import drawings, orders
+from revlib import orders
+from revlib.figures import drawings
 from revlib.iterates import iterates
 
 SVG = "{http://www.w3.org/2000/svg}"

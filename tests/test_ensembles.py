@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from revlib import ensembles, laws, orders
-from revlib.ensembles import Descent, HeavyBall, Network
+from revlib import orders
 from revlib.iterates import iterates
-from revlib.maps import noisy_quadratic
+from revlib.theory import ensembles, laws
+from revlib.theory.ensembles import Descent, HeavyBall, Network
+from revlib.training.maps import noisy_quadratic
 
 EXAMPLES, SIZE = 24, 2
 EPOCH = EXAMPLES // SIZE

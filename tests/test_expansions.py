@@ -11,11 +11,12 @@ from torch import nn
 from torch.func import hessian, jacrev, jvp
 from torch.utils.flop_counter import FlopCounterMode
 
-from revlib import expansions, orders
-from revlib.expansions import LogCoshField
+from revlib import orders
 from revlib.iterates import iterates
-from revlib.maps import Trainer, TrainingStep
-from revlib.tasks import Task
+from revlib.theory import expansions
+from revlib.theory.expansions import LogCoshField
+from revlib.training.maps import Trainer, TrainingStep
+from revlib.training.tasks import Task
 
 RATES = 2.0 ** -torch.arange(4, 10, dtype=torch.float64)
 

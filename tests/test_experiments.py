@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from revlib import backward, experiments, forward, tasks
+from revlib import backward, experiments, forward
+from revlib.training import tasks
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from revlib import Task, backward, forward, growth, iterates, switch, windowed
-from revlib.maps import Trainer, TrainingStep
+from revlib import Task, backward, forward, iterates, switch, windowed
+from revlib.training import motion
+from revlib.training.maps import Trainer, TrainingStep
 
 H = 0.07
 STEPS = 30

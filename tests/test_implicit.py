@@ -10,12 +10,14 @@ import scipy.linalg
 import torch
 from torch import nn
 
-from revlib import expansions, implicit, regularizers, studies
-from revlib.expansions import LogCoshField
-from revlib.implicit import Training, descend, ends, flow, modified
+from revlib.experiments import figures_14_to_19, smith2021
+from revlib.experiments.smith2021 import Training, descend, ends, flow, modified
 from revlib.iterates import iterates
 from revlib.orders import backward, forward
-from revlib.tasks import ShuffledEpochs
+from revlib.runs import studies
+from revlib.theory import expansions
+from revlib.theory.expansions import LogCoshField
+from revlib.training.tasks import ShuffledEpochs
 
 M, N = 3, 3  # batches in an epoch, steps on each batch
 LOSS = nn.functional.cross_entropy

@@ -8,9 +8,9 @@ import pytest
 from scipy import stats
 
 from revlib import figures, orders
-from revlib import iterated_functions as ifs
 from revlib.iterates import iterates
-from revlib.quadratic import stationary_variance
+from revlib.theory import iterated_functions as ifs
+from revlib.theory.quadratic import stationary_variance
 
 FALSE_ALARM = 1e-4  # of each statistical test here, had its seed not been fixed
 

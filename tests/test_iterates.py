@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from revlib import Order, backward, forward, iterates, reset, switch, tail, windowed
-from revlib.maps import Affine, Constant
+from revlib.training.maps import Affine, Constant
 
 
 def spelling(length):

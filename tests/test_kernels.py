@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from revlib import Task, backward, forward, models, sweep, tail, trajectory
-from revlib.kernels import DenseTrainer, applies
-from revlib.maps import Trainer
+from revlib import Task, backward, forward, tail, trajectory
+from revlib.training import models, sweep
+from revlib.training.dense import DenseTrainer, applies
+from revlib.training.maps import Trainer
 
 STEPS = 13
 SGD = partial(torch.optim.SGD, lr=0.2)

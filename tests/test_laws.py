@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from revlib import figures, laws
+from revlib import figures
+from revlib.theory import laws
 
 
 def by_double_loop(x, y):

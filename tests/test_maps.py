@@ -9,7 +9,7 @@ from cases import OPTIMIZERS, network
 from torch import nn
 
 from revlib import Task
-from revlib.maps import Affine, Constant, Trainer, TrainingStep, noisy_quadratic
+from revlib.training.maps import Affine, Constant, Trainer, TrainingStep, noisy_quadratic
 
 
 def task(optimizer="sgd", batches=12):

@@ -8,8 +8,8 @@ import torchvision
 from torch import nn
 from torchvision.models import vgg
 
-from revlib import models
-from revlib.models import convolutional, mlp
+from revlib.training import models
+from revlib.training.models import convolutional, mlp
 
 WIDTHS = (400, 900, 300, 500)
 """Unequal on purpose: fan-in and fan-out are not to be confused."""

@@ -9,9 +9,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from revlib import datasets, figures, near_minimum, orders, quadratic
+from revlib import figures, orders
 from revlib.iterates import iterates
-from revlib.maps import Affine
+from revlib.store import datasets
+from revlib.theory import near_minimum, quadratic
+from revlib.training.maps import Affine
 
 ORDERS = {
     "forward": (orders.forward(), near_minimum.forward_iterates, quadratic.forward_iterates),

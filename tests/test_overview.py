@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 from tiny import TINY
 
-from revlib import backward, experiments, figures, forward, overview, runs
+from revlib import backward, experiments, figures, forward, runs
+from revlib.verdicts import overview
 
 WINDOWS = ((4, 3), (10, 3))
 STEPS = (0, 4, 5, 6, 10, 11, 12)

@@ -9,9 +9,12 @@ import pandas as pd
 import pytest
 import torch
 
-from revlib import experiments, maps, orders, practice, studies, sweep, tasks
+from revlib import experiments, orders
+from revlib.experiments import section_5
+from revlib.experiments.section_5 import Checks, Ranking, checks, misranked, policies, stopped
 from revlib.iterates import iterates
-from revlib.practice import Checks, Ranking, checks, misranked, policies, stopped
+from revlib.runs import studies
+from revlib.training import maps, sweep, tasks
 
 ROOT = Path(__file__).parent.parent
 SMALL = (

@@ -11,7 +11,7 @@ WORK = """
 import os, sys, time
 from pathlib import Path
 import joblib
-from revlib import processes
+from revlib.training import processes
 
 def work(folder, late):
     parent = os.getppid()

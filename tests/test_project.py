@@ -10,7 +10,8 @@ import links
 import pytest
 import yaml
 
-from revlib import drawings, orders
+from revlib import orders
+from revlib.figures import drawings
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXTS = "\n".join(text.read_text() for text in sorted((ROOT / "notebooks").glob("*.md")))

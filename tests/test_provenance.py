@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from revlib import provenance
+from revlib.store import provenance
 
 SOURCE = '''"""A module."""
 

@@ -4,7 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from revlib import datasets, experiments, regularizers, results, runs, studies
+from revlib import experiments, runs
+from revlib.experiments import figures_14_to_19
+from revlib.runs import studies
+from revlib.store import datasets, results
 
 ROOT = Path(__file__).parent.parent
 SECONDS = 10  # for recomputing points of one experiment

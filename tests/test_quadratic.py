@@ -6,9 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from revlib import orders, quadratic
+from revlib import orders
 from revlib.iterates import iterates
-from revlib.maps import noisy_quadratic
+from revlib.theory import quadratic
+from revlib.training.maps import noisy_quadratic
 
 CONTRACTING = (0.01, 0.1, 0.5, 1.0, 1.5, 1.99)
 EVERY = (*CONTRACTING, 0.0, 2.0, 2.3, -0.2)

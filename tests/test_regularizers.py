@@ -13,10 +13,12 @@ import pytest
 import torch
 from torch import nn
 
-from revlib import figures, regularizers, studies
+from revlib import figures
+from revlib.experiments import figures_14_to_19
+from revlib.experiments.figures_14_to_19 import OrderAveraging, Training, split
 from revlib.iterates import iterates
 from revlib.orders import backward, forward
-from revlib.regularizers import OrderAveraging, Training, split
+from revlib.runs import studies
 
 LOSS = nn.functional.cross_entropy
 

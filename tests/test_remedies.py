@@ -11,11 +11,15 @@ import pytest
 import torch
 from torch import nn
 
-from revlib import averaging, experiments, figures, remedies, stability, studies
+from revlib import experiments, figures
+from revlib.experiments import remedies
+from revlib.experiments.remedies import Parameters, Training
 from revlib.iterates import iterates
-from revlib.maps import Trainer, TrainingStep
 from revlib.orders import backward, forward, windowed
-from revlib.remedies import Parameters, Training
+from revlib.runs import studies
+from revlib.theory import averaging
+from revlib.training.maps import Trainer, TrainingStep
+from revlib.verdicts import stability
 
 STEPS, LAST, SPAN = 40, 4, 12
 SETTING = experiments.get("figure-4").preset("ci").setting.changed(hidden=(8,), learning_rate=0.05)

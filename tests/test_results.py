@@ -14,8 +14,9 @@ from conftest import contents
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from revlib import Order, backward, forward, results, windowed
-from revlib.results import DamagedResultsError, Identity, ResultFile, Store, StoreInUseError
+from revlib import Order, backward, forward, windowed
+from revlib.store import results
+from revlib.store.results import DamagedResultsError, Identity, ResultFile, Store, StoreInUseError
 
 TODAY = Identity({"data": "digits", "learning_rate": 0.1}, {"maps": "a1", "tasks": "b2"}, "d1")
 KEYS = results.KEYS

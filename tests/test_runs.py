@@ -19,22 +19,14 @@ import torch
 from conftest import contents
 from tiny import ORDERS, TINY, with_orders
 
-from revlib import (
-    datasets,
-    experiments,
-    growth,
-    kernels,
-    provenance,
-    results,
-    runs,
-    sweep,
-    tasks,
-    trajectory,
-)
+from revlib import experiments, runs, trajectory
 from revlib.orders import Order, windowed
-from revlib.results import DamagedResultsError, StoreInUseError, Writer
 from revlib.runs import audit, audited, compute, run, stored, study
-from revlib.tasks import Task, build
+from revlib.store import datasets, provenance, results
+from revlib.store.results import DamagedResultsError, StoreInUseError, Writer
+from revlib.training import dense, motion, sweep, tasks
+from revlib.training.settings import build
+from revlib.training.tasks import Task
 
 SEEDS = TINY.presets["ci"].seeds
 STEPS = TINY.presets["ci"].steps

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from revlib.stability import (
+from revlib.verdicts.stability import (
     compare,
     divergence,
     fluctuation,

@@ -5,9 +5,11 @@ import dataclasses
 import numpy as np
 import pandas as pd
 import pytest
+from revlib.runs.studies import Size, Study
 
-from revlib import cli, datasets, results, studies
-from revlib.studies import Size, Study
+from revlib import cli
+from revlib.runs import studies
+from revlib.store import datasets, results
 
 
 @dataclasses.dataclass(frozen=True)

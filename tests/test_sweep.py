@@ -13,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from revlib import Order, Task, backward, forward, sweep, tail, trajectory, windowed
-from revlib.maps import Trainer
+from revlib import Order, Task, backward, forward, tail, trajectory, windowed
 from revlib.orders import tree
-from revlib.sweep import coarse_to_fine, models, walk
+from revlib.training import sweep
+from revlib.training.maps import Trainer
+from revlib.training.sweep import coarse_to_fine, models, walk
 
 STEPS = 11
 

@@ -9,8 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from revlib import Task, datasets, experiments, tasks
-from revlib.tasks import ShuffledEpochs, build
+from revlib import Task, experiments
+from revlib.store import datasets
+from revlib.training import tasks
+from revlib.training.settings import build
+from revlib.training.tasks import ShuffledEpochs
 
 SGD = partial(torch.optim.SGD, lr=0.1)
 SETTING = experiments.get("figure-7").preset("ci").setting

@@ -9,8 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from revlib import averaging, figures, studies, tasks, trajectories
-from revlib.trajectories import FAR, Parameters
+from revlib import figures
+from revlib.experiments import sandler2023
+from revlib.experiments.sandler2023 import FAR, Parameters
+from revlib.runs import studies
+from revlib.theory import averaging
+from revlib.training import tasks
 
 SETTING = trajectories._setting("ci").changed(hidden=(8,), train_examples=50, test_examples=50)
 TINY = Parameters(SETTING, start=3, length=6, held_out=2, recorded=(0, 1, 6), decay=0.3)

@@ -10,9 +10,11 @@ import sys
 import time
 from dataclasses import replace
 
-from revlib import backward, datasets, experiments, forward, reset, results, switch, windowed
-from revlib.experiments import Experiment, Preset
-from revlib.tasks import Setting
+from revlib import experiments
+from revlib.experiments import Iterates, Size, Study
+from revlib.store import datasets, results
+from revlib.training import motion
+from revlib.training.settings import Setting
 
 SETTING = Setting(
     data="fashion_mnist",
@@ -29,31 +31,36 @@ SETTING = Setting(
     train_examples=50,
     test_examples=None,
 )
-ORDERS = (forward(), backward(), windowed(5), reset(7, 12), switch(10))
-_SAME = {"orders": ORDERS, "steps": 32, "seeds": (0, 1), "every": 8, "motion": (6, 12)}
-TINY = Experiment(
+ORDERS = ("forward", "backward", "windowed(5)", "reset(7, 12)", "switch(10)", "tail(4)")
+_SAMPLE = Size(SETTING, (0, 1), ORDERS, 32, every=8, bursts=((20, 3),))
+_PAPER = Size(SETTING.changed(batch_size=8), (0, 1), ORDERS, 32, every=8)
+TINY = Study(
     name="tiny",
     title="A tiny experiment",
     section="0",
     chapter="none",
-    presets={
-        "ci": Preset(SETTING, bursts=((20, 3),), **_SAME),
-        "paper": Preset(SETTING.changed(batch_size=8), **_SAME),
-    },
-    unstated={},
+    sizes={"sample": _SAMPLE, "paper": _PAPER},
+    method=Iterates(),
+)
+MOTION = replace(
+    TINY,
+    name="motion-tiny",
+    sizes={name: replace(size, bursts=(), at=(6, 12)) for name, size in TINY.sizes.items()},
+    method=Iterates(motion.compute),
 )
 
 
-def with_orders(orders):
+def with_cases(cases):
     """The tiny experiment with other orders."""
-    presets = {name: replace(preset, orders=orders) for name, preset in TINY.presets.items()}
-    return replace(TINY, presets=presets)
+    return replace(
+        TINY, sizes={name: replace(size, cases=cases) for name, size in TINY.sizes.items()}
+    )
 
 
 def main():
     from revlib import cli
 
-    experiments.EXPERIMENTS["tiny"] = TINY
+    experiments.STUDIES |= {"tiny": TINY, "motion-tiny": MOTION}
     add = results.Writer.add
 
     def slowly(writer, rows):
