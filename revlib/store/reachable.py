@@ -6,8 +6,11 @@ the name is followed, through imports, to the definition that it stands for. Whe
 definition counts: a result that goes stale for nothing costs time, one that does not go stale
 misleads.
 
-Not followed are annotations, which determine no numbers; but those of a class's fields are, since
-they tell of what the parts are that its methods work with.
+Annotations are not followed, since they determine no numbers; but those of a class's fields are,
+since they tell of which classes its parts are. Not seen is what a text does not mention: modules
+and names that are put together at run time, functions that enter themselves in a table by a
+decorator, changes that one module makes in another. Libraries count by the names that are used of
+them, not by their code.
 """
 
 from __future__ import annotations
@@ -31,22 +34,22 @@ _Imports = dict[str, list[tuple[str, _Chain]]]
 
 
 def code(*roots: Callable | type | str) -> dict[str, str]:
-    """Return a hash of each definition that can be reached from `roots`, blind to comments.
+    """Return a hash of each definition that can be reached, blind to comments and docstrings.
 
     Parameters
     ----------
     *roots
-        Functions, classes, callable objects (which stand for their class), or dotted names:
-        ``"revlib.training.settings.build"``, or ``"revlib.orders"`` for all of a module. A function made
-        inside another one stands for that one; callables that it or a `functools.partial` holds
-        are roots too. What is defined outside the package counts with what it uses of its own
-        file or cell.
+        From where: functions, classes, callable objects (which stand for their class), or dotted
+        names, ``"revlib.training.settings.build"`` or, for all of a module, ``"revlib.orders"``. A function
+        made inside another one stands for that one; callables that it holds, as a partial one
+        holds its arguments, are roots too. What is defined in a test or a notebook counts with
+        what it uses of its own file or cell.
 
     Returns
     -------
     dict
         By dotted name, sorted: ``revlib.training.settings.build``, ``revlib.experiments.remedies.FEWER``. The name of a
-        module stands for statements that are run when it is imported and name nothing.
+        module stands for what it does besides when it is imported.
 
     Raises
     ------
@@ -64,7 +67,7 @@ def _package() -> _Package:
 
 @dataclass(frozen=True)
 class _Statement:
-    """A statement at the top level of a module: its lines, bare text, and whose it is."""
+    """A statement at the top level of a module: its lines and bare text, and to what it belongs."""
 
     node: ast.stmt
     lines: range
@@ -266,7 +269,7 @@ def _unfolded(roots: Iterable[Callable | type | str]) -> Iterator[Callable | typ
             root = inspect.unwrap(root)
             if not hasattr(root, "__qualname__"):
                 root = type(root)
-            if True:
+            if id(root) not in seen:
                 seen.add(id(root))
                 pending += _held(root)
                 yield root
