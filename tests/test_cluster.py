@@ -14,6 +14,8 @@ from tiny import TINY
 
 from revlib import cli, experiments, processes, runs
 
+pytestmark = pytest.mark.slow
+
 TESTS = Path(__file__).parent
 
 

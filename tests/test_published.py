@@ -6,8 +6,10 @@ import pytest
 
 from revlib import datasets, experiments, regularizers, results, runs, studies
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
-SECONDS = 10  # for recomputing points of one experiment
+SECONDS = 5  # for recomputing points of one experiment
 
 
 @pytest.fixture(autouse=True)
