@@ -301,6 +301,7 @@ def test_a_stopped_run_says_that_everything_is_kept(tiny, capsys, monkeypatch):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="Ctrl-C is tried where it is a signal to a group")
 def test_ctrl_c_stops_a_real_run_with_two_workers(tmp_path, monkeypatch):
     """As a terminal sends it: to the process and its workers at once."""

@@ -100,6 +100,7 @@ def test_it_does_not_matter_when_workers_hand_over(tiny, whole, seconds, monkeyp
     same(compute("tiny", "ci", every=1), whole)
 
 
+@pytest.mark.slow
 def test_two_workers_compute_the_same_bits(tiny, whole):
     same(quiet(every=1, workers=2), whole)
     assert results.Store(folder()).files()[0].runs[0]["workers"] == 2
@@ -1037,6 +1038,7 @@ def members(group):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are found in /proc")
 def test_killed_ten_times_and_finished_a_run_gives_the_same_table(tiny, whole, processes):
     chance = random.Random(7)
