@@ -612,7 +612,7 @@ def test_an_audit_leaves_out_orders_that_are_no_more(tiny, monkeypatch):
     monkeypatch.setitem(experiments.EXPERIMENTS, "tiny", with_orders(ORDERS[:1]))
     [found] = audit("tiny", "ci", points=100)
     assert set(found.points["order"]) == {"forward"}
-    other = (Order("other", ORDERS[1].anchor),)
+    other = (Order("other", ORDERS[1].word),)
     monkeypatch.setitem(experiments.EXPERIMENTS, "tiny", with_orders(other))
     with pytest.raises(ValueError, match="Nothing is stored"):
         audit("tiny", "ci")
@@ -1083,15 +1083,15 @@ def test_killed_ten_times_and_finished_a_run_gives_the_same_table(tiny, whole, p
     assert "Traceback" not in processes.errors.read_text()
 
 
-def test_an_order_that_now_has_other_anchors_is_refused_also_where_rows_are_only_read(
+def test_an_order_that_now_has_other_words_is_refused_also_where_rows_are_only_read(
     tiny, monkeypatch
 ):
     quiet()
-    imposter = Order("backward", windowed(3).anchor)
+    imposter = Order("backward", windowed(3).word)
     orders = tuple(imposter if o.name == "backward" else o for o in ORDERS)
     monkeypatch.setitem(experiments.EXPERIMENTS, "tiny", with_orders(orders))
     for read in (stored, quiet):
-        with pytest.raises(ValueError, match="an order 'backward' with other anchors"):
+        with pytest.raises(ValueError, match="an order 'backward' with other words"):
             read(*(("tiny", "ci") if read is stored else ()))
 
 
