@@ -19,7 +19,7 @@ import joblib
 NUMERICAL_MODULES = ("kernels", "maps", "models", "sweep", "tasks")
 """The modules that determine the number stored under a given setting, seed, order and step.
 
-The anchors of an order and the content of a data set are stored beside it on their own.
+The words of an order and the content of a data set are stored beside it on their own.
 """
 
 PACKAGES = ("revlib", "torch", "torchvision", "numpy", "pandas")

@@ -429,7 +429,7 @@ def _recomputed(
     asked = min(points, len(known))
     compared, done = [], 0
     begun = time.monotonic()
-    # From scratch, a point at step n takes n maps in any order: the ways to the anchors add up.
+    # From scratch, a point at step n takes n maps in any order: its word has n letters.
     affordable = np.inf if seconds is None else rest["step"].min()
     while done < asked and len(fitting := rest[rest["step"] <= affordable]):
         before = time.monotonic()

@@ -10,7 +10,7 @@ import sys
 import time
 from dataclasses import replace
 
-from revlib import backward, datasets, experiments, forward, reset, results, switch, windowed
+from revlib import backward, datasets, experiments, forward, reset, results, switch, tail, windowed
 from revlib.experiments import Experiment, Preset
 from revlib.tasks import Setting
 
@@ -29,7 +29,7 @@ SETTING = Setting(
     train_examples=50,
     test_examples=None,
 )
-ORDERS = (forward(), backward(), windowed(5), reset(7, 12), switch(10))
+ORDERS = (forward(), backward(), windowed(5), reset(7, 12), switch(10), tail(6))
 _SAME = {"orders": ORDERS, "steps": 32, "seeds": (0, 1), "every": 8, "motion": (6, 12)}
 TINY = Experiment(
     name="tiny",
