@@ -22,6 +22,7 @@ import dataclasses
 import datetime
 import json
 import os
+import re
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -413,7 +414,7 @@ def kept() -> list[tuple[str, str, dict[str, Any]]]:
     found = []
     for folder in sorted({path.parent for path in root().rglob("*.parquet")}):
         name, size = folder.relative_to(root()).parts
-        preset, *changes = size.split(",")
+        preset, *changes = re.split(r",(?=\w+=)", size)  # a list of widths has commas, too
         pairs = (change.partition("=")[::2] for change in changes)
         found.append((name, preset, {field: value(text) for field, text in pairs}))
     return found
