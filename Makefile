@@ -19,8 +19,10 @@ export OPENBLAS_NUM_THREADS = 1
 
 ENV := $(VENV)/up-to-date
 RUN := $(VENV)/bin/python
+# As many tests at a time as there are processors; those of a file, or a notebook, in their order.
+PYTEST := $(RUN) -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 SOURCES := revlib tests book notebooks
-LIBRARY := $(wildcard revlib/*.py)
+LIBRARY := $(shell find revlib -name '*.py')
 CHAPTERS := $(patsubst notebooks/%.md,book/chapters/%.ipynb,$(wildcard notebooks/*.md))
 RESULTS := $(shell find book/results -name '*.parquet' -o -name '*.json' 2>/dev/null)
 PAGES := $(wildcard book/*.yml book/*.md book/api/*.md book/_static/*)
@@ -52,9 +54,21 @@ pdf: book ## print the whole book as a PDF (needs Chromium, which no package of 
 notebooks: $(ENV) ## run all notebooks in parallel, one thread each, into book/chapters
 	@$(MAKE) --no-print-directory --keep-going --jobs=$(JOBS) $(CHAPTERS)
 
+.PHONY: check
+check: $(ENV) ## check style and run the quick tests of the library: about a minute
+	$(RUN) -m ruff check $(SOURCES)
+	$(RUN) -m ruff format --check $(SOURCES)
+	$(PYTEST) -m "not slow" revlib tests
+
 .PHONY: test
 test: $(ENV) ## run all tests, and the notebooks against their stored outputs
-	$(RUN) -m pytest
+	$(PYTEST)
+
+# Sums are then done in another order. PyTorch, oneDNN and MKL each have a switch of their own.
+.PHONY: portability
+portability: $(ENV) ## compare the notebooks once more, with the instructions of an older processor
+	env ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_CBWR=COMPATIBLE \
+	    $(PYTEST) notebooks
 
 .PHONY: lint
 lint: $(ENV) ## check style and docstrings, and that each .ipynb mirrors its .md
@@ -69,7 +83,7 @@ format: $(ENV) ## format the code, that of the notebooks' .md included
 	$(RUN) book/pair.py format
 
 .PHONY: sync
-sync: $(ENV) ## rewrite and run the .ipynb whose .md or library changed (the .md is the source)
+sync: $(ENV) ## rewrite the .ipynb whose .md changed, and run those whose code or library did
 	$(RUN) book/pair.py sync --jobs $(JOBS)
 
 .PHONY: bench

@@ -1,11 +1,14 @@
 """Keep each notebooks/NAME.ipynb the mirror of notebooks/NAME.md, which is the source.
 
-python book/pair.py sync     rewrite and run the .ipynb whose text or library changed
+python book/pair.py sync     rewrite the .ipynb whose text changed; run those whose code changed
 python book/pair.py check    say which .ipynb differ from their .md
 python book/pair.py format   format the code cells of the .md with ruff
 """
 
 import argparse
+import functools
+import hashlib
+import json
 import subprocess
 import sys
 import tempfile
@@ -16,6 +19,7 @@ import nbformat
 from joblib import Parallel, delayed
 
 ROOT = Path(__file__).resolve().parent.parent
+LIBRARY = ROOT / "revlib"
 TEXTS = sorted((ROOT / "notebooks").glob("*.md"))
 
 
@@ -48,16 +52,43 @@ def difference(text: Path) -> str | None:
     return None
 
 
+@functools.cache
+def library(folder: Path) -> str:
+    """Return a digest of what every notebook computes with.
+
+    Parameters
+    ----------
+    folder
+        The library: its code, without comments and docstrings, and its samples of data.
+    """
+    from revlib import provenance  # brings PyTorch, which `check` and `format` need not wait for
+
+    whole = hashlib.sha256()
+    for file in sorted([*folder.rglob("*.py"), *folder.rglob("*.npz")]):
+        whole.update(f"\n{file.relative_to(folder).as_posix()}\n".encode())
+        code = file.suffix == ".py"
+        whole.update(provenance.meaning(file.read_text()).encode() if code else file.read_bytes())
+    return whole.hexdigest()
+
+
+def made_from(notebook: nbformat.NotebookNode) -> str:
+    """Return a digest of what a notebook's outputs are made from: its code, and the library."""
+    cells = [(cell.source, _is_volatile(cell)) for cell in _code_cells(notebook)]
+    return hashlib.sha256(json.dumps([cells, library(LIBRARY)]).encode()).hexdigest()[:16]
+
+
 def is_stale(text: Path) -> bool:
-    """Tell whether a chapter's notebook differs from its text, or is older than the library."""
-    if difference(text):
+    """Tell whether a chapter's stored outputs are not those of today's code."""
+    mirror = text.with_suffix(".ipynb")
+    if not mirror.exists():
         return True
-    written = text.with_suffix(".ipynb").stat().st_mtime
-    return any(file.stat().st_mtime > written for file in (ROOT / "revlib").rglob("*.py"))
+    notebook = nbformat.read(mirror, as_version=4)
+    noted = notebook.metadata.get("revlib", {}).get("code")
+    return not noted == made_from(notebook) == made_from(execute.read(text))
 
 
-def sync(text: Path) -> None:
-    """Rewrite a chapter's notebook from its text, with the outputs of a fresh `ci` run.
+def sync(text: Path) -> bool:
+    """Rewrite a chapter's notebook from its text; run it, at `ci`, if its outputs are stale.
 
     What differs from run to run is left out, so that a diff shows changes only: metadata of the
     run, cell ids, and the outputs of cells tagged ``volatile``.
@@ -66,13 +97,24 @@ def sync(text: Path) -> None:
     ----------
     text
         The chapter's ``.md`` file.
+
+    Returns
+    -------
+    bool
+        Whether the chapter was run.
     """
-    clean = execute.read(text)
-    run = execute.execute(text, ROOT / "book" / "chapters" / "sync" / f"{text.stem}.ipynb", {})
-    for cell, executed in zip(clean.cells, run.cells, strict=True):
-        if cell.cell_type == "code" and "volatile" not in cell.metadata.get("tags", []):
+    clean, mirror = execute.read(text), text.with_suffix(".ipynb")
+    stale = is_stale(text)
+    if stale:
+        run = execute.execute(text, ROOT / "book" / "chapters" / "sync" / mirror.name, {})
+    else:
+        run = nbformat.read(mirror, as_version=4)
+    for cell, executed in zip(_code_cells(clean), _code_cells(run), strict=True):
+        if not _is_volatile(cell):
             cell.update(outputs=executed.outputs, execution_count=executed.execution_count)
-    nbformat.write(clean, text.with_suffix(".ipynb"))
+    clean.metadata["revlib"] = {"code": made_from(clean)}
+    nbformat.write(clean, mirror)
+    return stale
 
 
 def reformat(text: Path) -> None:
@@ -100,8 +142,16 @@ def reformat(text: Path) -> None:
             written = written[:position] + written[position:].replace(
                 before.source, after.source, 1
             )
-    if written != original:  # a new date on the file would run the chapter again
+    if written != original:  # a new date on the file would build the chapter again
         text.write_text(written)
+
+
+def _code_cells(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def _is_volatile(cell: nbformat.NotebookNode) -> bool:
+    return "volatile" in cell.metadata.get("tags", [])
 
 
 def main() -> None:
@@ -116,12 +166,12 @@ def main() -> None:
         for text in TEXTS:
             reformat(text)
         return
-    stale = [text for text in TEXTS if is_stale(text)]
     try:
-        Parallel(arguments.jobs)(delayed(sync)(text) for text in stale)
+        changed = [text for text in TEXTS if is_stale(text) or difference(text)]
+        run = Parallel(arguments.jobs)(delayed(sync)(text) for text in changed)
     except execute.ChapterError as error:
         sys.exit(str(error))
-    print(f"{len(stale)} of {len(TEXTS)} notebooks rewritten.")
+    print(f"{len(changed)} of {len(TEXTS)} notebooks rewritten, {sum(run)} of them run.")
 
 
 if __name__ == "__main__":

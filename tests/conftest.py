@@ -6,6 +6,23 @@ import torch
 
 from revlib import experiments
 
+# The files that take longest begin first, so that no worker has one of them left at the end.
+LONGEST = [
+    "tests/test_browser.py",
+    "notebooks/a-3-vgg-19-cifar-10.ipynb",
+    "tests/test_published.py",
+    "notebooks/a-4-resnet-50-cifar-100.ipynb",
+    "notebooks/a-6-longer-training.ipynb",
+    "tests/test_runs.py",
+    "notebooks/4-1-resnet-18-cifar-10.ipynb",
+]
+
+
+def pytest_collection_modifyitems(items):
+    """Put the tests of the longest files first, and leave the others in their order."""
+    place = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.nodeid.partition("::")[0], len(LONGEST)))
+
 
 @pytest.fixture
 def tiny(monkeypatch, tmp_path):

@@ -18,6 +18,8 @@ PAGES = sorted(page for page in BOOK.rglob("*.html") if page.parent.name != "_st
 if not PAGES:
     pytest.skip("the book is not built: run `make book`", allow_module_level=True)
 
+pytestmark = pytest.mark.slow
+
 CONFIG = yaml.safe_load((ROOT / "book" / "_config.yml").read_text())
 ADDRESS = CONFIG["sphinx"]["config"]["html_theme_options"]["repository_url"]
 CHAPTERS = sorted(text.stem for text in (ROOT / "notebooks").glob("*.md"))

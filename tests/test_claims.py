@@ -563,7 +563,9 @@ def test_a_chapter_without_claims_is_an_error(project):
         claims.of_chapter("some")
 
 
-def test_the_command_line_shows_and_writes_the_verdicts(project, store, capsys):
+def test_the_command_line_shows_and_writes_the_verdicts(project, store, capsys, monkeypatch):
+    # What chapters show in place of results that are missing; the front page does not show it.
+    monkeypatch.setattr(studies, "compute", lambda *_: pd.DataFrame({"seed": [0]}))
     store(test_loss=CALM)
     write(project, entry())
     assert cli.main(["claims"]) == 0

@@ -23,7 +23,8 @@ from revlib.store import datasets, results
 from revlib.store.results import Writer
 from revlib.training.tasks import Task
 
-ROWS = 2 * 5 * len(TINY.presets["ci"].recorded())
+ROWS = 2 * len(ORDERS) * len(TINY.presets["ci"].recorded())
+FEW = len(ORDERS) * len(TINY.presets["ci"].recorded(every=32))  # of one seed, with --every 32
 
 
 def call(capsys, words):
@@ -172,7 +173,7 @@ def test_help_names_the_commands(capsys):
 
 def test_run_computes_stores_and_says_so(tiny, capsys):
     status, out, err = call(capsys, "run tiny --preset ci --every 32 --seeds 1")
-    assert (status, out) == (0, "30 rows of tiny, preset ci, are stored.\n")
+    assert (status, out) == (0, f"{FEW} rows of tiny, preset ci, are stored.\n")
     assert "maps" in err  # the progress bar
     assert set(runs.stored("tiny", "ci")["seed"]) == {1}
     status, out, _ = call(capsys, "run tiny --preset ci")
@@ -181,13 +182,15 @@ def test_run_computes_stores_and_says_so(tiny, capsys):
 
 def test_paper_is_the_default_preset(tiny, capsys):
     status, out, _ = call(capsys, "run tiny --every 32")
-    assert (status, out) == (0, "30 rows of tiny, preset paper, are stored.\n")
+    rows = 2 * len(ORDERS) * len(TINY.presets["paper"].recorded(every=32))
+    assert (status, out) == (0, f"{rows} rows of tiny, preset paper, are stored.\n")
 
 
 def test_nothing_after_the_last_step_is_recorded(tiny, capsys):
     status, out, _ = call(capsys, "run tiny --preset ci --last 12")
     recorded = TINY.presets["ci"].recorded(last=12)
-    assert (status, out) == (0, f"{2 * 5 * len(recorded)} rows of tiny, preset ci, are stored.\n")
+    rows = 2 * len(ORDERS) * len(recorded)
+    assert (status, out) == (0, f"{rows} rows of tiny, preset ci, are stored.\n")
     assert set(runs.stored("tiny", "ci")["step"]) == set(recorded) == {0, 1, 8}
     assert call(capsys, "run tiny --preset ci")[1].startswith(f"{ROWS} rows")
 
@@ -196,7 +199,7 @@ def test_a_changed_setting_is_stored_apart(tiny, capsys):
     fields = {"init": "glorot", "learning_rate": 0.001, "hidden": (4, 4)}
     words = "--set init=glorot learning_rate=1e-3 --set hidden=[4,4]"
     status, out, _ = call(capsys, f"run tiny --preset ci --every 32 {words}")
-    assert (status, out) == (0, "60 rows of tiny, preset ci, are stored.\n")
+    assert (status, out) == (0, f"{2 * FEW} rows of tiny, preset ci, are stored.\n")
     assert runs.stored("tiny", "ci").empty
     kept = runs.stored("tiny", "ci", **fields)
     computed = runs.compute("tiny", "ci", every=32, **fields)
@@ -301,6 +304,7 @@ def test_a_stopped_run_says_that_everything_is_kept(tiny, capsys, monkeypatch):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="Ctrl-C is tried where it is a signal to a group")
 def test_ctrl_c_stops_a_real_run_with_two_workers(tmp_path, monkeypatch):
     """As a terminal sends it: to the process and its workers at once."""
@@ -352,14 +356,16 @@ def test_stale_rows_of_motion_and_of_changed_settings_are_named_too(tiny, capsys
     old = runs.provenance.code()
     monkeypatch.setattr(runs.provenance, "code", lambda *_: old | {"tasks": "other"})
     _, out, _ = call(capsys, "list")
-    assert "Stale and not used: 10 rows of motion with other code in growth, tasks." in out
+    rows = len(ORDERS) * len(TINY.presets["ci"].motion)
+    message = f"Stale and not used: {rows} rows of motion with other code in growth, tasks."
+    assert message in out
     assert "`revlib audit tiny --preset ci` renews curves" in out
     assert "with --motion, what was measured of motion." in out
     assert call(capsys, "audit tiny --preset ci --motion --points 1")[0] == 0
     _, out, _ = call(capsys, "list")
     assert "rows of motion with" not in out
     _, out, _ = call(capsys, "run tiny --preset ci --every 32 --seeds 0 --set init=glorot")
-    assert "Stale and not used: 30 rows with other code in tasks." in out
+    assert f"Stale and not used: {FEW} rows with other code in tasks." in out
     assert "`revlib audit tiny --preset ci --set init=glorot` renews" in out
     assert "motion with" not in out
 

@@ -15,6 +15,8 @@ from tiny import TINY
 from revlib import cli, experiments, runs
 from revlib.training import processes
 
+pytestmark = pytest.mark.slow
+
 TESTS = Path(__file__).parent
 
 

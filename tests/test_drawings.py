@@ -10,7 +10,10 @@ from revlib.figures import drawings
 from revlib.iterates import iterates
 
 SVG = "{http://www.w3.org/2000/svg}"
-ORDERS = [orders.forward(), orders.backward(), orders.windowed(2), orders.switch(3)]
+ORDERS = [
+    *(orders.forward(), orders.backward(), orders.windowed(2), orders.switch(3), orders.reset(3)),
+    *(orders.tail(2), orders.tail(1)),
+]
 
 
 def squares(root):
@@ -24,14 +27,45 @@ def squares(root):
     return found
 
 
+def dots(root):
+    """Return (x, y, name or None) of each dot, in order."""
+    found = []
+    for group in root.iter(f"{SVG}g"):
+        dot = group.find(f"{SVG}circle")
+        if dot is not None:
+            name = group.find(f"{SVG}text")
+            place = float(dot.get("cx")), float(dot.get("cy"))
+            found.append((*place, None if name is None else name.text))
+    return found
+
+
 @pytest.mark.parametrize("order", ORDERS, ids=str)
-def test_the_squares_are_the_applications_in_their_order(order):
-    applied = []
-    maps = [lambda theta, i=i: applied.append(i) or theta for i in range(1, 6)]
-    list(iterates(maps, 0, order))
+def test_along_the_lines_one_reads_the_word_of_each_iterate(order):
+    """From dot to dot: where a line begins, its first dot is one that was drawn before."""
+    root = ET.fromstring(drawings.runs([order], 5))
+    boxes, words = squares(root), {}
+    for y in dict.fromkeys(y for _, y, _ in dots(root)):
+        line = sorted(dot for dot in dots(root) if dot[1] == y)
+        start, word = line[0], None
+        for x, _, name in line:
+            if x == start[0]:
+                word = words.setdefault((x, name), [])
+                continue
+            between = [box for box in boxes if start[0] < box[0] < x and start[1] == box[1] + 22]
+            word = word + [index for _, _, index, _ in sorted(between)]
+            assert (x, name) not in words
+            words[x, name] = word
+            start = (x, y)
+    found = {name: word for (_, name), word in words.items() if name}
+    assert found == {f"θ⁽{s}⁾": order.applied(n) for n, s in enumerate("⁰¹²³⁴⁵")}
+
+
+@pytest.mark.parametrize("order", ORDERS, ids=str)
+def test_the_squares_are_the_applications_and_none_hides_another(order):
     drawn = squares(ET.fromstring(drawings.runs([order], 5)))
-    assert [index for _, _, index, _ in drawn] == applied
-    assert len({(x, y) for x, y, *_ in drawn}) == len(drawn)  # none hides another
+    walked = [i for node in orders.tree(order, range(6)) for run in node.runs for i in run]
+    assert [index for _, _, index, _ in drawn] == walked
+    assert len({(x, y) for x, y, *_ in drawn}) == len(drawn) == order.cost(range(6))
 
 
 @pytest.mark.parametrize("order", ORDERS, ids=str)
@@ -47,16 +81,36 @@ def test_full_squares_are_first_applications(order):
 
 def test_an_iterate_stands_as_many_columns_from_the_left_as_it_has_maps():
     for order in ORDERS:
-        root = ET.fromstring(drawings.runs([order], 5))
         places = {}
-        for group in root.iter(f"{SVG}g"):
-            dot = group.find(f"{SVG}circle")
-            if dot is not None:
-                places.setdefault(group.find(f"{SVG}text").text, set()).add(float(dot.get("cx")))
+        for x, _, name in dots(ET.fromstring(drawings.runs([order], 5))):
+            places.setdefault(name, set()).add(x)
         columns = [places[f"θ⁽{n}⁾"] for n in "⁰¹²³⁴⁵"]
         assert all(len(column) == 1 for column in columns)
         xs = [x for (x,) in columns]
         assert xs == [xs[0] + n * (xs[1] - xs[0]) for n in range(6)]
+
+
+def test_a_point_that_iterates_share_has_a_dot_without_a_name():
+    names = [name for _, _, name in dots(ET.fromstring(drawings.runs([orders.tail(2)], 4)))]
+    first, second = ["θ⁽⁰⁾", "θ⁽¹⁾"], ["θ⁽⁰⁾", "θ⁽²⁾"]
+    assert names == [*first, *second, "θ⁽⁰⁾", None, "θ⁽³⁾", None, "θ⁽⁴⁾"]
+    text = ET.fromstring(drawings.runs([orders.tail(2)], 4)).find(f"{SVG}desc").text
+    assert text == (
+        "tail(2): step 1 starts at iterate 0 and applies T1; step 2 starts at iterate 0 and "
+        "applies T2, T1; what later steps share starts at iterate 0 and applies T3; step 3 starts "
+        "at the point after T3 and applies T2, T1; step 4 starts at the point after T3 and applies "
+        "T4, T2, T1. Together 9 applications."
+    )
+
+
+def test_iterates_with_equal_words_are_one():
+    odd = orders.Order("odd", lambda n: [range(1, n + 1, 2)], permutation=False)
+    root = ET.fromstring(drawings.runs([odd], 4))
+    assert [name for _, _, name in dots(root)] == ["θ⁽⁰⁾", "θ⁽¹⁾", "θ⁽³⁾"]
+    assert (
+        "step 1, and also step 2, starts at iterate 0 and applies T1"
+        in root.find(f"{SVG}desc").text
+    )
 
 
 def test_costs_are_written_out():
@@ -85,6 +139,6 @@ def test_nothing_is_dimmed_or_moves_unless_motion_is_welcome():
 
 
 def test_names_are_escaped():
-    order = orders.Order("a < b & c", lambda n: n - 1)
+    order = orders.Order("a < b & c", orders.forward().word)
     root = ET.fromstring(drawings.runs([order], 2))
     assert "a < b & c: 2 maps applied" in "".join(root.itertext())

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from revlib import Task, backward, forward, iterates, switch, windowed
+from revlib import Task, backward, forward, iterates, switch, tail, windowed
 from revlib.training import motion
 from revlib.training.maps import Trainer, TrainingStep
 
@@ -71,8 +71,10 @@ def exact(problem, maps):
         (backward(), range(25, 0, -1)),
         (switch(10), range(25, 10, -1)),
         (windowed(20), range(25, 20, -1)),
+        (windowed(12), [*range(12, 0, -1), *range(24, 12, -1), 25]),
+        (tail(8), range(8, 0, -1)),
     ],
-    ids=["forward", "backward", "switch", "windowed"],
+    ids=str,
 )
 def test_on_affine_maps_the_rate_is_exact(order, chain, scale, method):
     problem = linear(scale=scale)
@@ -87,7 +89,7 @@ def test_the_order_of_the_maps_matters():
     assert abs(exact(problem, range(1, 26)) - exact(problem, range(25, 0, -1))) > 1e-3
 
 
-@pytest.mark.parametrize("order", [forward(), backward(), switch(10)], ids=str)
+@pytest.mark.parametrize("order", [forward(), backward(), switch(10), tail(20)], ids=str)
 def test_both_methods_agree_on_a_network(order):
     problem = network()
     two = [motion.growth(problem, order, STEPS, method, 1e-4) for method in motion.METHODS]
@@ -111,11 +113,17 @@ def test_momentum_is_part_of_what_is_perturbed():
 
 
 @pytest.mark.parametrize(
-    ("order", "anchor", "first"),  # from which iterate the chain sets out, and with which map
-    [(forward(), 0, 1), (backward(), 0, 20), (switch(10), 10, 20), (windowed(8), 16, 20)],
+    ("order", "before", "first"),
+    [
+        (forward(), [], 1),
+        (backward(), [], 20),
+        (switch(10), range(1, 11), 20),
+        (windowed(8), [*range(8, 0, -1), *range(16, 8, -1)], 20),
+        (tail(6), range(7, 21), 6),
+    ],
     ids=str,
 )
-def test_motion_is_the_distance_of_consecutive_iterates(order, anchor, first):
+def test_motion_is_the_distance_of_consecutive_iterates(order, before, first):
     problem = network()
     trainer = Trainer(problem)
     maps = [TrainingStep(trainer, n) for n in range(1, STEPS + 1)]
@@ -136,7 +144,9 @@ def test_motion_is_the_distance_of_consecutive_iterates(order, anchor, first):
     assert found["predictions_moved"] == pytest.approx(change.square().mean().sqrt().item())
     assert found["growth"] == motion.growth(problem, order, 20)
     assert found["tangent_growth"] == motion.growth(problem, order, 20, "tangent")
-    at = dict(iterates(maps, start, order, [anchor]))[anchor]
+    at = start
+    for n in before:
+        at = maps[n - 1](at)
     length = (flat(maps[first - 1](at)) - flat(at)).norm().item()
     assert found["step_length"] == pytest.approx(length)
 

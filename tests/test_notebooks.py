@@ -1,6 +1,7 @@
 """What every chapter must have. Its results are compared by nbval, which runs the notebooks."""
 
 import itertools
+import os
 import re
 from pathlib import Path
 
@@ -201,6 +202,99 @@ def test_a_changed_cell_and_changed_metadata_are_both_told(tmp_path):
         assert "cell 2 " in pair.difference(text)
     text.write_text(chapter(PARAMETERS))
     assert "has 2 cells and sample.md has 1" in pair.difference(text)
+
+
+def echoed(text, output, parameters):
+    """Run a chapter as it is without a kernel: each code cell gives its own source."""
+    assert not parameters
+    notebook = execute.read(text)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.update(outputs=[nbformat.v4.new_output("stream", text=cell.source.strip())])
+    return notebook
+
+
+@pytest.fixture
+def synced(tmp_path, monkeypatch):
+    """A chapter with its notebook, and a library of its own."""
+    monkeypatch.setattr(execute, "execute", echoed)
+    monkeypatch.setattr(pair, "LIBRARY", tmp_path / "library")
+    (tmp_path / "library" / "part").mkdir(parents=True)
+    (tmp_path / "library" / "part" / "rates.py").write_text("RATE = 0.1  # a rate\n")
+    (tmp_path / "library" / "sample.npz").write_bytes(b"1")
+    text = tmp_path / "sample.md"
+    text.write_text(chapter(PARAMETERS, ("", "1 + 1"), (":tags: [volatile]", "id(1)")))
+    assert pair.sync(text)
+    assert not stale(text)
+    return text
+
+
+def stale(text):
+    """Tell whether a chapter is stale, after some file has changed."""
+    pair.library.cache_clear()
+    return pair.is_stale(text)
+
+
+def test_a_notebook_is_rewritten_where_words_change_and_run_where_code_changes(synced):
+    def given():
+        return [[output.text for output in cell.outputs] for cell in stored(synced).cells[:3]]
+
+    assert given() == [['preset = "ci"'], ["1 + 1"], []]
+    notebook = stored(synced)
+    notebook.cells[1].outputs[0].text = "2"
+    nbformat.write(notebook, synced.with_suffix(".ipynb"))
+    synced.write_text(synced.read_text() + "\nMore words.\n")
+    assert pair.difference(synced)
+    assert not pair.sync(synced)
+    assert pair.difference(synced) is None
+    assert stored(synced).cells[-1].source == "More words."
+    assert given() == [['preset = "ci"'], ["2"], []]
+    edit(synced, "1 + 1", "1 + 2")
+    assert pair.sync(synced)
+    assert pair.difference(synced) is None
+    assert given() == [['preset = "ci"'], ["1 + 2"], []]
+    nbformat.validate(stored(synced))
+
+
+def edit(file, old, new):
+    assert old in file.read_text()
+    file.write_text(file.read_text().replace(old, new))
+
+
+def test_only_contents_tell_what_is_stale(synced):
+    for file in (*pair.LIBRARY.rglob("*"), synced, synced.with_suffix(".ipynb")):
+        for moment in (0, 4e9):
+            os.utime(file, (moment, moment))
+            assert not stale(synced)
+    rates = pair.LIBRARY / "part" / "rates.py"
+    edit(rates, "# a rate", "# another rate")
+    assert not stale(synced)
+    edit(rates, "0.1", "0.2")
+    assert stale(synced)
+    edit(rates, "0.2", "0.1")
+    (pair.LIBRARY / "sample.npz").write_bytes(b"2")
+    assert stale(synced)
+    (pair.LIBRARY / "sample.npz").write_bytes(b"1")
+    assert not stale(synced)
+    rates.rename(rates.with_name("speeds.py"))
+    assert stale(synced)
+
+
+@pytest.mark.parametrize("suffix", [".md", ".ipynb"])
+@pytest.mark.parametrize(("old", "new"), [("1 + 1", "1 + 2"), ("volatile", "hide-input")])
+def test_a_code_cell_that_changed_makes_its_notebook_stale(synced, suffix, old, new):
+    edit(synced.with_suffix(suffix), old, new)
+    assert stale(synced)
+
+
+def test_a_notebook_that_is_missing_or_says_nothing_of_its_code_is_stale(synced):
+    mirror = synced.with_suffix(".ipynb")
+    notebook = stored(synced)
+    del notebook.metadata["revlib"]
+    nbformat.write(notebook, mirror)
+    assert stale(synced)
+    mirror.unlink()
+    assert stale(synced)
 
 
 def test_formatting_changes_code_and_nothing_else(tmp_path):

@@ -9,6 +9,7 @@ from pathlib import Path
 import links
 import pytest
 import yaml
+from conftest import LONGEST
 
 from revlib import orders
 from revlib.figures import drawings
@@ -205,6 +206,10 @@ def test_the_top_level_is_tidy():
         *("Makefile", "constraints.txt", "environment.yml", "pyproject.toml"),
         *("CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "LICENSE", "README.md"),
     }
+
+
+def test_the_files_that_begin_first_exist():
+    assert [name for name in LONGEST if not (ROOT / name).exists()] == []
 
 
 # When what is built again

@@ -9,8 +9,10 @@ from revlib.experiments import figures_14_to_19
 from revlib.runs import studies
 from revlib.store import datasets, results
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
-SECONDS = 10  # for recomputing points of one experiment
+SECONDS = 5  # for recomputing points of one experiment
 
 
 @pytest.fixture(autouse=True)

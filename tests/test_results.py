@@ -1,5 +1,6 @@
 """The store: nothing that was computed is lost, and nothing is read that was not computed."""
 
+import itertools
 import json
 import math
 import os
@@ -14,7 +15,7 @@ from conftest import contents
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from revlib import Order, backward, forward, windowed
+from revlib import Order, backward, forward, switch, windowed
 from revlib.store import results
 from revlib.store.results import DamagedResultsError, Identity, ResultFile, Store, StoreInUseError
 
@@ -438,23 +439,43 @@ def test_of_several_valid_files_the_largest_counts(store):
     assert_holds(store, rows(1, 2, 3))
 
 
-def test_an_order_keeps_its_anchors(store):
-    save(store, rows(1), orders=(Order("mine", forward().anchor), backward()), steps=10)
+def test_an_order_keeps_its_words(store):
+    mine, other = (Order("mine", order.word) for order in (forward(), windowed(8)))
+    save(store, rows(1), orders=(mine, backward()), steps=10)
     before = contents(store.folder)
-    with pytest.raises(ValueError, match=r"order 'mine' with other anchors.* name of its own"):
-        save(store, rows(2), orders=(backward(), Order("mine", windowed(8).anchor)), steps=10)
+    with pytest.raises(ValueError, match=r"order 'mine' with other words.* name of its own"):
+        save(store, rows(2), orders=(backward(), other), steps=10)
     assert contents(store.folder) == before
 
 
+def test_the_words_are_noted_by_their_digest_and_how_far_they_are_known(store):
+    file = save(store, rows(1), orders=(windowed(8),), steps=10)
+    stored = json.loads(file.stem.with_suffix(".json").read_text())
+    digest = windowed(8).digest(range(1, 11))
+    assert stored["orders"] == {"windowed(8)": {"steps": 10, "words": digest}}
+
+
+def test_of_a_long_run_a_hundred_words_are_noted(store):
+    file = save(store, rows(1), orders=(backward(),), steps=25_000)
+    spread = results._spread(25_000)
+    assert (len(spread), spread[0], spread[-1]) == (100, 1, 25_000)
+    gaps = {later - step for step, later in itertools.pairwise(spread)}
+    assert gaps <= {252, 253}
+    assert file.orders["backward"]["words"] == backward().digest(spread)
+    assert results._spread(7) == [1, 2, 3, 4, 5, 6, 7]
+    assert results._spread(1) == [1]
+
+
 def test_a_run_can_be_made_longer(store):
-    late = Order("mine", lambda n: n - 1 if n <= 10 else 10)
-    save(store, rows(1), orders=(Order("mine", forward().anchor),), steps=10)
-    save(store, rows(20), orders=(late,), steps=20)  # the same anchors as far as it was known
-    assert store.current(TODAY).orders["mine"] == {"steps": 20, "anchors": late.digest(20)}
+    mine, late = Order("mine", forward().word), Order("mine", switch(10).word)
+    save(store, rows(1), orders=(mine,), steps=10)
+    save(store, rows(20), orders=(late,), steps=20)  # the same words as far as they were known
+    digest = late.digest(range(1, 21))
+    assert store.current(TODAY).orders["mine"] == {"steps": 20, "words": digest}
     save(store, rows(2), orders=(late,), steps=5)
     assert store.current(TODAY).orders["mine"]["steps"] == 20
-    with pytest.raises(ValueError, match="other anchors"):
-        save(store, rows(2), orders=(Order("mine", forward().anchor),), steps=5)
+    with pytest.raises(ValueError, match="other words"):
+        save(store, rows(2), orders=(mine,), steps=5)
 
 
 # One writer

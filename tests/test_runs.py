@@ -79,7 +79,7 @@ def count(monkeypatch, owner, name):
 def test_rows_are_those_of_trajectory(whole, one_thread):
     tables = [trajectory(build(SETTING, seed), order, STEPS) for seed in SEEDS for order in ORDERS]
     same(whole, pd.concat(tables).sort_values(results.KEYS, ignore_index=True))
-    assert len(whole) == 2 * 5 * (STEPS + 1)
+    assert len(whole) == 2 * len(ORDERS) * (STEPS + 1)
 
 
 def test_orders_and_seeds_differ(whole):
@@ -100,6 +100,7 @@ def test_it_does_not_matter_when_workers_hand_over(tiny, whole, seconds, monkeyp
     same(compute("tiny", "ci", every=1), whole)
 
 
+@pytest.mark.slow
 def test_two_workers_compute_the_same_bits(tiny, whole):
     same(quiet(every=1, workers=2), whole)
     assert results.Store(folder()).files()[0].runs[0]["workers"] == 2
@@ -179,7 +180,10 @@ def test_each_worker_computes_with_one_thread(tiny, monkeypatch):
 
 @pytest.mark.parametrize(
     ("order", "most"),
-    [("forward", 1), ("backward", 0), ("windowed(5)", 7), ("reset(7, 12)", 2), ("switch(10)", 1)],
+    [
+        *[("forward", 1), ("backward", 0), ("windowed(5)", 6), ("reset(7, 12)", 2)],
+        *[("switch(10)", 1), ("tail(6)", 25)],
+    ],
 )
 def test_states_are_kept_only_where_something_starts_from_them(tiny, monkeypatch, order, most):
     """At any moment, the parent and a worker hold no more states than there are starts in use."""
@@ -187,16 +191,32 @@ def test_states_are_kept_only_where_something_starts_from_them(tiny, monkeypatch
     [chosen] = [o for o in ORDERS if o.name == order]
     monkeypatch.setitem(experiments.EXPERIMENTS, "tiny", with_orders((chosen,)))
     held = []
-    piece = sweep._Run.piece
+    for name in ("spine_piece", "leaf_piece"):
 
-    def watched(run, groups):
-        held.append(len(run.states))
-        return piece(run, groups)
+        def watched(run, *group, piece=getattr(sweep._Run, name)):
+            held.append(len(run.states))
+            return piece(run, *group)
 
-    monkeypatch.setattr(sweep._Run, "piece", watched)
+        monkeypatch.setattr(sweep._Run, name, watched)
     compute("tiny", "ci", [0], every=1)
-    assert max(held) <= most
+    assert max(held) == most
     assert len(held) > 1
+
+
+def test_where_memory_is_short_few_states_are_kept(tiny, monkeypatch):
+    whole = compute("tiny", "ci", [0])
+    held = []
+    take = sweep._Run.take
+
+    def watched(run, done):
+        take(run, done)
+        held.append(len(run.states))
+
+    monkeypatch.setattr(sweep._Run, "take", watched)
+    monkeypatch.setattr(sweep, "KEPT_BYTES", 1)
+    again = compute("tiny", "ci", [0])
+    pd.testing.assert_frame_equal(again, whole, check_exact=True)
+    assert max(held) <= 2
 
 
 # Interruptions
@@ -371,7 +391,7 @@ def test_an_audit_of_sound_rows_passes_and_changes_nothing(tiny):
     assert not found.renewed
     assert contents(folder()) == before
     points = found.points
-    assert len(points.drop_duplicates(results.KEYS)) == 2 * 5 * (len(COARSE) - 1)
+    assert len(points.drop_duplicates(results.KEYS)) == 2 * len(ORDERS) * (len(COARSE) - 1)
     assert set(points["quantity"]) == {
         f"{part}_{kind}" for part in ("train", "test", "batch") for kind in ("loss", "accuracy")
     }
@@ -526,7 +546,8 @@ def test_an_audit_in_a_chapter_shows_its_points_and_writes_nothing(tiny):
         text = audited("tiny", "ci", points=2, seconds=1000, **changes)
         assert contents(plan.store.folder) == before
         first, _, *lines = text.splitlines()
-        assert "Recomputed from scratch just now: 2 of 80 stored points, in " in first
+        points = len(SEEDS) * len(ORDERS) * (len(COARSE) - 1)
+        assert f"Recomputed from scratch just now: 2 of {points} stored points, in " in first
         assert re.search(r" s \(draw \d+\); all equal, up to what rounding explains\.", first)
         assert lines[0] == (
             "| seed | order | step | quantity | stored | recomputed | allowed | equal |"
@@ -604,7 +625,7 @@ def test_an_audit_leaves_out_orders_that_are_no_more(tiny, monkeypatch):
     monkeypatch.setitem(experiments.EXPERIMENTS, "tiny", with_orders(ORDERS[:1]))
     [found] = audit("tiny", "ci", points=100)
     assert set(found.points["order"]) == {"forward"}
-    other = (Order("other", ORDERS[1].anchor),)
+    other = (Order("other", ORDERS[1].word),)
     monkeypatch.setitem(experiments.EXPERIMENTS, "tiny", with_orders(other))
     with pytest.raises(ValueError, match="Nothing is stored"):
         audit("tiny", "ci")
@@ -902,8 +923,9 @@ def test_a_study_of_the_paper_says_what_is_stale(tiny, whole):
     shown = study("tiny", "paper")
     same(shown.table, part(whole, COARSE))
     assert shown.preset == "ci"
+    rows = len(SEEDS) * len(ORDERS) * len(TINY.presets["paper"].recorded())
     assert shown.note.endswith(
-        "the stored results of the paper's setting are stale (60 rows with other code in tasks)."
+        f"results of the paper's setting are stale ({rows} rows with other code in tasks)."
     )
     assert contents(folder("paper")) == before
 
@@ -918,7 +940,7 @@ def test_a_study_of_chosen_steps_of_the_paper_computes_what_is_missing(tiny, mon
     assert set(shown.table["seed"]) == {0}
     assert shown.note.endswith("; 1 seed, 4 of 33 steps recorded.")
     shown = study("tiny", "paper", every=4)
-    assert len(evaluated) == 2 * 5 * 4
+    assert len(evaluated) == 2 * len(ORDERS) * 4
     same(shown.table, stored("tiny", "paper"))
     same(shown.table, compute("tiny", "paper", every=4))
 
@@ -1037,6 +1059,7 @@ def members(group):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are found in /proc")
 def test_killed_ten_times_and_finished_a_run_gives_the_same_table(tiny, whole, processes):
     chance = random.Random(7)
@@ -1075,15 +1098,15 @@ def test_killed_ten_times_and_finished_a_run_gives_the_same_table(tiny, whole, p
     assert "Traceback" not in processes.errors.read_text()
 
 
-def test_an_order_that_now_has_other_anchors_is_refused_also_where_rows_are_only_read(
+def test_an_order_that_now_has_other_words_is_refused_also_where_rows_are_only_read(
     tiny, monkeypatch
 ):
     quiet()
-    imposter = Order("backward", windowed(3).anchor)
+    imposter = Order("backward", windowed(3).word)
     orders = tuple(imposter if o.name == "backward" else o for o in ORDERS)
     monkeypatch.setitem(experiments.EXPERIMENTS, "tiny", with_orders(orders))
     for read in (stored, quiet):
-        with pytest.raises(ValueError, match="an order 'backward' with other anchors"):
+        with pytest.raises(ValueError, match="an order 'backward' with other words"):
             read(*(("tiny", "ci") if read is stored else ()))
 
 

@@ -102,14 +102,6 @@ def test_a_backward_path_carries_the_optimizers_state(name):
     assert rows[7]["test_loss"] != pytest.approx(forward[7], rel=1e-3)
 
 
-@pytest.mark.parametrize("name", ["forward", "backward", "windowed(7)", "switch(700)"])
-def test_an_order_is_found_by_its_name(name):
-    known = [orders.forward(), orders.backward(), orders.windowed(7), orders.switch(700)]
-    expected = next(order for order in known if order.name == name)
-    found = practice._order(name)
-    assert (found.name, found.digest(900)) == (name, expected.digest(900))
-
-
 # Early stopping
 
 
@@ -197,7 +189,7 @@ def test_windows_are_compared_with_forward_seed_by_seed():
     assert found.loc["windowed(2)", "steady"].to_numpy() == pytest.approx([ratio, 3 * ratio])
     assert found.loc["backward", "calm"].tolist() == [1, 12]
     assert found.loc["windowed(2)", "level"].tolist() == [1.8, 1.8]
-    # Steps 5 to 8: 1, 2, 1, 2 maps from the anchors 4 and 6.
+    # Steps 5 to 8: 1, 2, 1, 2 maps from the iterates 4 and 6.
     costs = found["cost"].groupby(level=0).first()
     assert costs.to_dict() == {"forward": 1, "windowed(2)": 1.5, "backward": 6.5}
 

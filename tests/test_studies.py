@@ -173,6 +173,7 @@ def test_unknown_names_are_refused_with_the_valid_ones(known):
         studies.audit("powers")
 
 
+@pytest.mark.slow
 def test_the_numbers_do_not_depend_on_the_number_of_workers():
     """On a real study, whose module the workers import for themselves."""
     name = "figure-14"

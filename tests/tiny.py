@@ -31,7 +31,7 @@ SETTING = Setting(
     train_examples=50,
     test_examples=None,
 )
-ORDERS = ("forward", "backward", "windowed(5)", "reset(7, 12)", "switch(10)", "tail(4)")
+ORDERS = ("forward", "backward", "windowed(5)", "reset(7, 12)", "switch(10)", "tail(6)")
 _SAMPLE = Size(SETTING, (0, 1), ORDERS, 32, every=8, bursts=((20, 3),))
 _PAPER = Size(SETTING.changed(batch_size=8), (0, 1), ORDERS, 32, every=8)
 TINY = Study(

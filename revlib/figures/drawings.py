@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from html import escape
 from string import Template
 
-from revlib.orders import Order
+from revlib.orders import Node, Order, tree
 
 __all__ = ["runs"]
 
@@ -44,11 +44,13 @@ $keyframes
 def runs(orders: Sequence[Order], steps: int = 4) -> str:
     """Draw how the iterates of some orders are computed: every application of a map is a square.
 
-    An iterate of step n stands n columns from the left, whatever the order, since it is made of n
-    maps. Its squares lead there from its anchor, that of ``T_n`` first: full where the map is
-    applied for the first time, pale where it is applied again. What starts where the line
-    before ends goes on in the same line, and everything else begins a line of its own. The
-    animation goes through the squares in the order of the computation, all orders at one pace.
+    What is drawn is the trie of the words that an order spells (:func:`revlib.orders.tree`). Each
+    letter is a square: full where the map is applied for the first time, pale where it is applied
+    again. An iterate stands as many columns from the left as its word has letters, under the name
+    of its step (the first, if it is that of several); a dot without a name is a point on the way,
+    which iterates share. What starts where the line before ends goes on in the same line, and
+    everything else begins a line of its own. The animation goes through the squares in the order
+    of the computation, all orders at one pace.
 
     Parameters
     ----------
@@ -104,12 +106,30 @@ def _key(y: int) -> str:
 
 def _described(order: Order, cost: int, steps: int) -> str:
     """Return in a sentence what a reader of the drawing sees of one order."""
-    words = "; ".join(
-        f"step {n} starts at iterate {order.anchor(n)} and applies "
-        + ", ".join(f"T{i}" for i in range(n, order.anchor(n), -1))
-        for n in range(1, steps + 1)
-    )
-    return f"{order.name}: {words}. Together {cost} applications."
+    places = ["iterate 0"]
+    words: list[list[int]] = [[]]
+    told = []
+    for node in tree(order, range(steps + 1))[1:]:
+        letters = _letters(node)
+        words.append(words[node.parent] + letters)
+        goal, place = "what later steps share", f"the point after {_maps(words[-1])}"
+        if node.steps:
+            first, *others = node.steps
+            goal, place = f"step {first}", f"iterate {first}"
+            if others:
+                goal += f", and also {' and '.join(f'step {n}' for n in others)},"
+        told.append(f"{goal} starts at {places[node.parent]} and applies {_maps(letters)}")
+        places.append(place)
+    return f"{order.name}: {'; '.join(told)}. Together {cost} applications."
+
+
+def _letters(node: Node) -> list[int]:
+    """Return the maps that lead to a node, in the order in which they are applied."""
+    return [letter for run in node.runs for letter in run]
+
+
+def _maps(letters: list[int]) -> str:
+    return ", ".join(f"T{i}" for i in letters)
 
 
 class _Panel:
@@ -131,31 +151,35 @@ class _Panel:
             f'<text class="name" x="14" y="{top + 24}" style="fill:{self.dark}">'
             f"{escape(self.order.name)}: {cost} maps applied</text>"
         )
-        y, applied, used = top + _HEAD - _ROW, 0, set()
-        for n in range(1, steps + 1):
-            a = self.order.anchor(n)
-            if n == 1 or a != n - 1:
+        nodes = tree(self.order, range(steps + 1))
+        columns, used = [0], set()
+        y, applied = top + _HEAD - _ROW, 0
+        for place, node in enumerate(nodes[1:], 1):
+            column = columns[node.parent]
+            if place == 1 or node.parent != place - 1:
                 y += _ROW
-                self._iterate(a, y, applied)
-            for i in range(n, a, -1):
-                self._square(a + n - i, y, i, applied, i not in used)
+                self._iterate(nodes[node.parent].steps, column, y, applied)
+            for i in _letters(node):
+                self._square(column, y, i, applied, i not in used)
+                column += 1
                 applied += 1
                 used.add(i)
-            goes_on = n < steps and self.order.anchor(n + 1) == n
-            self._iterate(n, y, applied)
+            columns.append(column)
+            self._iterate(node.steps, column, y, applied)
+            goes_on = place + 1 < len(nodes) and nodes[place + 1].parent == place
             if not goes_on:
-                self._product(n, y, applied)
+                self._product(column, y, applied)
         self._finish_ring()
         return y + _ROW
 
-    def _iterate(self, n: int, y: int, applied: int) -> None:
-        """Write the name of iterate n at its place."""
-        x = _LEFT + n * _CELL - _GAP / 2
-        self._appear(
-            applied,
-            f'<circle cx="{x:g}" cy="{y + _BOX / 2:g}" r="5" fill="{self.dark}"/>'
-            f'<text class="small index" x="{x:g}" y="{y + 6}">θ{_superscript(n)}</text>',
-        )
+    def _iterate(self, steps: list[int], column: int, y: int, applied: int) -> None:
+        """Draw a dot where an iterate stands, with its name if it is one of a step."""
+        x = _LEFT + column * _CELL - _GAP / 2
+        drawn = f'<circle cx="{x:g}" cy="{y + _BOX / 2:g}" r="5" fill="{self.dark}"/>'
+        if steps:
+            name = f"θ{_superscript(steps[0])}"
+            drawn += f'<text class="small index" x="{x:g}" y="{y + 6}">{name}</text>'
+        self._appear(applied, drawn)
 
     def _square(self, column: int, y: int, i: int, applied: int, first: bool) -> None:
         """Draw one application of ``T_i``."""
@@ -173,9 +197,9 @@ class _Panel:
         share = _percent(applied, self.clock)
         self.ring.append(f"{share} {{ opacity: 1; transform: translate({x}px, {y}px); }}")
 
-    def _product(self, n: int, y: int, applied: int) -> None:
+    def _product(self, column: int, y: int, applied: int) -> None:
         """Write at the end of a line what has been applied by then."""
-        x = _LEFT + n * _CELL + 4
+        x = _LEFT + column * _CELL + 4
         self._appear(
             applied, f'<text class="small" x="{x}" y="{y + _BOX / 2 + 5:g}">{applied} so far</text>'
         )
