@@ -10,6 +10,7 @@ from torch import nn
 
 from revlib.theory import averaging, near_minimum
 from revlib.theory.averaging import RandomQuadratics
+from revlib.training.averaging import SCHEDULES, ema, forward_path, swa, two_points
 from revlib.training.tasks import Task
 
 HESSIAN = np.array([[1.0, 0.3, 0.0], [0.3, 0.5, -0.1], [0.0, -0.1, 0.2]])
@@ -69,7 +70,7 @@ def test_swa_over_k_steps_is_worth_a_linear_decay_over_them():
     k = 6
     parameter = nn.Parameter(torch.zeros(1))
     optimizer = torch.optim.SGD([parameter], lr=1.0)
-    rates = averaging.SCHEDULES["linear"](optimizer, k)
+    rates = SCHEDULES["linear"](optimizer, k)
     taken = []
     for _ in range(k):
         taken.append(optimizer.param_groups[0]["lr"])
@@ -82,7 +83,7 @@ def test_swa_over_k_steps_is_worth_a_linear_decay_over_them():
 def test_the_cosine_ends_at_zero_and_the_constant_stays():
     for name, last in (("cosine", 0.0), ("constant", 1.0)):
         optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
-        rates = averaging.SCHEDULES[name](optimizer, 5)
+        rates = SCHEDULES[name](optimizer, 5)
         for _ in range(5):
             optimizer.step()
             rates.step()
@@ -222,7 +223,7 @@ def task():
 
 
 def path(task, steps=12, schedule="constant", **options):
-    return averaging.forward_path(task, steps, averaging.SCHEDULES[schedule], **options)
+    return forward_path(task, steps, SCHEDULES[schedule], **options)
 
 
 def vector(model):
@@ -269,14 +270,14 @@ def test_a_decayed_path_takes_the_rates_of_the_schedule(task):
 
 def test_averages_of_models_are_those_of_their_weights(task):
     iterates, steps = plain(task), (4, 9, 12)
-    found = {step: vector(model) for step, model in averaging.ema(path(task), 0.3)}
+    found = {step: vector(model) for step, model in ema(path(task), 0.3)}
     for step in steps:
         expected = averaging.exponential(0.3, step) @ iterates[step::-1]
         np.testing.assert_allclose(found[step], expected, atol=1e-13)
-    found = {step: vector(model) for step, model in averaging.swa(path(task), 7)}
+    found = {step: vector(model) for step, model in swa(path(task), 7)}
     np.testing.assert_allclose(found[6], iterates[6])
     np.testing.assert_allclose(found[12], iterates[7:].mean(axis=0), atol=1e-13)
-    found = {step: vector(model) for step, model in averaging.two_points(path(task), 5, steps)}
+    found = {step: vector(model) for step, model in two_points(path(task), 5, steps)}
     assert list(found) == list(steps)
     np.testing.assert_allclose(found[4], iterates[4])
     for step in (9, 12):

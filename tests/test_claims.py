@@ -8,11 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from tiny import TINY
+from tiny import SETTING, TINY
 
 from revlib import cli, experiments, runs
-from revlib.runs import studies
-from revlib.store import provenance, results
+from revlib.experiments import Size, Study, Whole
+from revlib.runs.engine import Plan
+from revlib.store import reachable, results
+from revlib.training.settings import Setting
 from revlib.verdicts import claims, stability
 from revlib.verdicts.claims import CRITERIA, QUANTITIES, VERDICTS, Claim, judge
 
@@ -52,14 +54,14 @@ def store(project):
     """A function that stores made-up paths, {(seed, order): values at STEPS}, of a quantity."""
 
     def write(steps=STEPS, **quantities):
-        plan = runs._Run.of("tiny", "paper", None, None, {})
+        plan = Plan.of("tiny", "paper")
         rows = {}
         for quantity, paths in quantities.items():
             for (seed, order), values in paths.items():
                 for n, value in zip(steps, values, strict=True):
                     key = {"seed": seed, "order": order, "step": n}
                     rows.setdefault(tuple(key.values()), key)[quantity] = float(value)
-        with plan.store.writing(plan.identity(), plan.orders, plan.steps, 1) as writer:
+        with plan.store.writing(plan.identity(), plan.orders, plan.size.steps, 1) as writer:
             writer.add(list(rows.values()))
 
     return write
@@ -289,8 +291,10 @@ def test_nearer(store, ends, verdict, count):
 
 
 @dataclasses.dataclass(frozen=True)
-class Nothing:
-    """The parameters of a study that depends on none."""
+class Parameters:
+    """The parameters of a study that depends on nothing but a setting."""
+
+    setting: Setting
 
 
 def ends(parameters, seed, case):
@@ -298,11 +302,11 @@ def ends(parameters, seed, case):
 
 
 def test_a_claim_can_be_about_a_study(project, monkeypatch):
-    size = studies.Size(Nothing(), (0, 1, 2), ("a", "b", "c"), (5,))
-    study = studies.Study(
-        "paces", "Paces", "0", "none", {"paper": size}, ends, (ends,), quantities={"pace": "pace"}
-    )
-    monkeypatch.setattr(studies, "known", lambda: {"paces": study})
+    size = Size(Parameters(SETTING), (0, 1, 2), ("a", "b", "c"), 5, at=(5,))
+    sizes = {"sample": size, "paper": size}
+    what = {"quantities": {"pace": "pace"}}
+    study = Study("paces", "Paces", "0", "none", sizes, Whole(ends), **what)
+    monkeypatch.setitem(experiments.STUDIES, "paces", study)
     entry = {name: ("paces" if name == "experiment" else "x") for name in claims._FIELDS}
     entry |= {"quantity": "pace", "orders": ["a", "b", "c"], "chapter": "none"}
     entry |= {"criterion": "lower_in_turn"}
@@ -312,9 +316,9 @@ def test_a_claim_can_be_about_a_study(project, monkeypatch):
     assert read.windows == ((5, 5),)
     assert judge(read).verdict == "not yet run"
     assert "Nothing is stored" in judge(read).evidence
-    studies.run("paces", seeds=[0, 1], progress=False)
+    runs.run("paces", seeds=[0, 1], progress=False)
     assert judge(read).verdict == "not reproduced"  # of two seeds
-    studies.run("paces", progress=False)
+    runs.run("paces", progress=False)
     found = judge(read)
     assert (found.verdict, found.seeds, found.steps, found.length) == ("reproduced", 3, 1, 6)
     for changes, message in [
@@ -403,21 +407,18 @@ def test_results_of_another_configuration_give_no_verdict(store, monkeypatch, ca
     store(test_loss=CALM)
     assert judge(claim()).verdict == "reproduced"
     if cause == "code":
-        other = provenance.code() | {"tasks": "other"}
-        monkeypatch.setattr(provenance, "code", lambda *_: other)
-        why = "other code in tasks"
+        method = TINY.method
+        other = reachable.code(*method.roots(SETTING, TINY.sizes["paper"].cases))
+        other |= {"revlib.training.tasks.Task": "other"}
+        monkeypatch.setattr(reachable, "code", lambda *_: other)
+        why = "other code in revlib.training.tasks.Task"
     else:
-        preset = TINY.presets["paper"]
-        slower = preset.setting.changed(learning_rate=0.01)
-        monkeypatch.setitem(TINY.presets, "paper", replaced(preset, setting=slower))
+        slower = TINY.sizes["paper"].changed(learning_rate=0.01)
+        monkeypatch.setitem(TINY.sizes, "paper", slower)
         why = "learning_rate 0.05 instead of 0.01"
     assert not_yet_run(
         judge(claim()), f"The stored results are stale and not used: 24 rows with {why}."
     )
-
-
-def replaced(preset, **changes):
-    return type(preset)(**vars(preset) | changes)
 
 
 def test_what_was_really_run_is_judged(project):
@@ -457,8 +458,8 @@ def test_windows_are_the_bursts_where_none_are_given(project, monkeypatch):
     path = write(project, without)
     with pytest.raises(ValueError, match="The claim 'a' needs windows, since tiny has no bursts"):
         claims.load(path)
-    bursts = replaced(TINY.presets["paper"], bursts=((20, 3), (30, 2)))
-    monkeypatch.setitem(TINY.presets, "paper", bursts)
+    bursts = dataclasses.replace(TINY.sizes["paper"], bursts=((20, 3), (30, 2)))
+    monkeypatch.setitem(TINY.sizes, "paper", bursts)
     assert claims.load(path) == [claim(windows=((20, 22), (30, 31)))]
 
 
@@ -590,12 +591,13 @@ def book(monkeypatch):
 
 def test_every_experiment_has_claims_which_its_chapter_shows(book):
     listed = claims.load()
-    assert {claim.experiment for claim in listed} >= set(experiments.EXPERIMENTS)
-    subjects = experiments.EXPERIMENTS | studies.known()
+    figures = {name for name in experiments.STUDIES if name.startswith("figure-")}
+    assert {claim.experiment for claim in listed} >= figures
     for claim in listed:
-        assert claim.chapter == subjects[claim.experiment].chapter
+        assert claim.chapter == experiments.get(claim.experiment).chapter
         text = Path("notebooks", f"{claim.chapter}.md").read_text()
-        assert f'claims.of_chapter("{claim.chapter}")' in text
+        whole = f'Page("{claim.chapter}"' in text.replace("\n    ", "") and "page.verdicts()" in text
+        assert whole or f'claims.of_chapter("{claim.chapter}")' in text
 
 
 def test_the_front_page_shows_what_the_stored_results_say(book):

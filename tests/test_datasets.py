@@ -89,7 +89,7 @@ def test_sample_is_embedded_and_well_formed(name, folder):
 
 
 def test_samples_are_small_enough_to_ship():
-    files = importlib.resources.files("revlib") / "samples"
+    files = importlib.resources.files("revlib.store") / "samples"
     assert {file.name for file in files.iterdir()} == {f"{name}.npz" for name in datasets.NAMES}
     assert sum(len(file.read_bytes()) for file in files.iterdir()) < 10e6
 

@@ -11,31 +11,31 @@ import pytest
 import torch
 from torch import nn
 
-from revlib import experiments, figures
-from revlib.experiments import remedies
+from revlib import experiments, figures, runs
+from revlib.experiments import remedies as studies
 from revlib.experiments.remedies import Parameters, Training
 from revlib.iterates import iterates
 from revlib.orders import backward, forward, windowed
-from revlib.runs import studies
 from revlib.theory import averaging
+from revlib.training.averaging import SCHEDULES
 from revlib.training.maps import Trainer, TrainingStep
-from revlib.verdicts import stability
+from revlib.verdicts import remedies, stability
 
 STEPS, LAST, SPAN = 40, 4, 12
-SETTING = experiments.get("figure-4").preset("ci").setting.changed(hidden=(8,), learning_rate=0.05)
+SETTING = experiments.get("figure-4").size("sample").setting.changed(hidden=(8,), learning_rate=0.05)
 TINY = Parameters(SETTING, STEPS, LAST, window=6, decay=0.1, span=SPAN, larger=5)
 RECORDED = (0, *range(8, 33, 8), *range(37, 41))
 
 
 def rows(name, parameters=TINY):
     """Return the rows of a training, by step."""
-    return {row["step"]: row for row in remedies.compute(parameters, 0, name)}
+    return {row["step"]: row for row in studies.compute(parameters, 0, name)}
 
 
 @pytest.fixture(scope="module")
 def oracle():
     """A function that returns the parameters of all iterates of an order, by the definition."""
-    task = remedies._task(SETTING, Training("plain"), 0)
+    task = studies._task(SETTING, Training("plain"), 0)
     trainer = Trainer(task)
     start = trainer.state()
     maps = [TrainingStep(trainer, n) for n in range(1, STEPS + 1)]
@@ -48,7 +48,7 @@ def oracle():
 
 def loss(weighted):
     """Return the test loss of a weighted sum of parameters: pairs of a weight and a state."""
-    task = remedies._task(SETTING, Training("plain"), 0)
+    task = studies._task(SETTING, Training("plain"), 0)
     model = task.model
     names = weighted[0][1]
     model.load_state_dict({n: sum(w * state[n].double() for w, state in weighted) for n in names})
@@ -56,13 +56,13 @@ def loss(weighted):
 
 
 def test_the_recorded_steps():
-    assert remedies._recorded(TINY) == RECORDED
-    assert remedies.window(TINY) == (37, 40)
+    assert studies._recorded(TINY) == RECORDED
+    assert studies.window(TINY) == (37, 40)
 
 
 def test_what_can_be_afforded():
     for steps in range(1, 200):
-        n = remedies.affordable(steps)
+        n = studies.affordable(steps)
         assert n * (n + 1) / 2 <= steps < (n + 1) * (n + 2) / 2
 
 
@@ -92,7 +92,7 @@ def test_the_mean_of_both_orders(oracle):
     for step in (8, 37, 40):
         expected = loss([(0.5, one[step]), (0.5, other[step])])
         assert found[step]["test_loss"] == pytest.approx(expected, rel=1e-4)
-    task = remedies._task(SETTING, Training("plain"), 0)
+    task = studies._task(SETTING, Training("plain"), 0)
     inputs, targets = task.evaluation["test"]
     outputs = []
     for state in (one[40], other[40]):
@@ -105,10 +105,10 @@ def test_the_mean_of_both_orders(oracle):
 
 def trained(steps, batches=1, rate=1.0, schedule="constant"):
     """Return the test losses along plain training with torch's own optimizer and schedule."""
-    task = remedies._task(SETTING, Training("other", batches=batches, rate=rate), 0)
+    task = studies._task(SETTING, Training("other", batches=batches, rate=rate), 0)
     model, found = task.model, [task.evaluate(task.model)["test_loss"]]
     optimizer = torch.optim.SGD(model.parameters(), lr=SETTING.learning_rate * rate)
-    rates = averaging.SCHEDULES[schedule](optimizer, steps)
+    rates = SCHEDULES[schedule](optimizer, steps)
     for n in range(1, steps + 1):
         inputs, targets = task.batch(n)
         assert len(inputs) in (batches, 101 % batches)  # the last batch of an epoch is smaller
@@ -159,9 +159,9 @@ def test_costs_in_forward_runs():
 
 def table(**paths):
     """Return made-up rows: for each training the size of its swings and its end, seed by seed."""
-    first, last = remedies.window(TINY)
+    first, last = studies.window(TINY)
     found = []
-    for training in remedies.trainings(TINY):
+    for training in studies.trainings(TINY):
         for seed, (swing, end) in enumerate(paths.get(training.name, [(1, 5), (1, 6)])):
             for step in range(first, last + 1):
                 value = end + swing * (-1) ** step
@@ -193,7 +193,7 @@ def test_a_lost_training_is_told_as_lost():
 
 def test_the_figure_of_the_costs():
     seeds = remedies.per_seed(table(SWA=[(1, np.inf), (1, 2)]), TINY).assign(task="A")
-    assert list(dict.fromkeys(seeds["training"])) == [t.name for t in remedies.trainings(TINY)]
+    assert list(dict.fromkeys(seeds["training"])) == [t.name for t in studies.trainings(TINY)]
     figure = figures.costs(seeds, {"moves": "fluctuation", "loss": "loss"})
     labels = [line.get_label() for line in figure.axes[0].lines]
     assert "backward" in labels
@@ -213,22 +213,20 @@ def published(monkeypatch):
 
 def test_without_results_the_sentence_says_so(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    short = {
-        name: dataclasses.replace(study, presets=study.presets | {"ci": _tiny_size(study)})
-        for name, study in studies.known().items()
-    }
-    monkeypatch.setattr(studies, "known", lambda: short)
+    for study in studies.STUDIES:
+        short = dataclasses.replace(study, sizes=study.sizes | {"sample": _tiny_size(study)})
+        monkeypatch.setitem(experiments.STUDIES, study.name, short)
     assert remedies.sentence() == "Not yet run: `revlib run remedies-figure-7`."
 
 
 def _tiny_size(study):
     return dataclasses.replace(
-        study.presets["ci"], parameters=TINY, seeds=(0,), steps=RECORDED, cases=("forward",)
+        study.sizes["sample"], parameters=TINY, seeds=(0,), at=RECORDED, cases=("forward",)
     )
 
 
 def test_the_sentence_says_what_is_stored(published):
-    found = remedies.shown("paper")["figure-7"]
+    found = runs.shown("remedies-figure-7", "paper")
     summary = remedies.summary(found.table, found.size.parameters)
     told = remedies.sentence()
     for name in ("EMA", "linear decay", "backward"):

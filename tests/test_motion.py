@@ -55,14 +55,14 @@ def network(seed=5, optimizer=None):
 
 def exact(problem, maps):
     """The stretching of the perturbation by the product of the maps' Jacobians."""
-    first = direction = growth._direction(problem)[0].flatten()
+    first = direction = motion._direction(problem)[0].flatten()
     for n in maps:
         x, _ = problem.batch(n)
         direction = direction - H * 2 / len(x) * x.T @ (x @ direction)
     return torch.log(direction.norm() / first.norm()).item() / len(maps)
 
 
-@pytest.mark.parametrize("method", growth.METHODS)
+@pytest.mark.parametrize("method", motion.METHODS)
 @pytest.mark.parametrize("scale", [0.3, 1.0, 3.0], ids=["contracting", "mixed", "expanding"])
 @pytest.mark.parametrize(
     ("order", "chain"),
@@ -79,7 +79,7 @@ def exact(problem, maps):
 def test_on_affine_maps_the_rate_is_exact(order, chain, scale, method):
     problem = linear(scale=scale)
     expected = exact(problem, chain)
-    assert growth.growth(problem, order, 25, method) == pytest.approx(expected, rel=1e-6)
+    assert motion.growth(problem, order, 25, method) == pytest.approx(expected, rel=1e-6)
     if scale != 1.0:
         assert (expected < 0) == (scale < 1)
 
@@ -92,24 +92,24 @@ def test_the_order_of_the_maps_matters():
 @pytest.mark.parametrize("order", [forward(), backward(), switch(10), tail(20)], ids=str)
 def test_both_methods_agree_on_a_network(order):
     problem = network()
-    two = [growth.growth(problem, order, STEPS, method, 1e-4) for method in growth.METHODS]
+    two = [motion.growth(problem, order, STEPS, method, 1e-4) for method in motion.METHODS]
     assert two[0] == pytest.approx(two[1], rel=2e-3)
 
 
 def test_momentum_is_part_of_what_is_perturbed():
     """The state is the pair of theta and the momentum, and its map is linear too."""
     problem = linear(sgd(momentum=0.9))
-    first = direction = growth._direction(problem)[0].flatten()
+    first = direction = motion._direction(problem)[0].flatten()
     velocity = torch.zeros_like(direction)
     for n in range(25, 0, -1):
         x, _ = problem.batch(n)
         velocity = 0.9 * velocity + 2 / len(x) * x.T @ (x @ direction)
         direction = direction - H * velocity
     expected = torch.log(direction.norm() / first.norm()).item() / 25
-    assert growth.growth(problem, backward(), 25) == pytest.approx(expected, rel=1e-6)
-    assert "tangent_growth" not in growth.motion(problem, backward(), 5)
+    assert motion.growth(problem, backward(), 25) == pytest.approx(expected, rel=1e-6)
+    assert "tangent_growth" not in motion.motion(problem, backward(), 5)
     with pytest.raises(ValueError, match="for plain SGD.*use 'chains'"):
-        growth.growth(problem, backward(), 25, "tangent")
+        motion.growth(problem, backward(), 25, "tangent")
 
 
 @pytest.mark.parametrize(
@@ -118,6 +118,7 @@ def test_momentum_is_part_of_what_is_perturbed():
         (forward(), [], 1),
         (backward(), [], 20),
         (switch(10), range(1, 11), 20),
+        (windowed(8), [*range(8, 0, -1), *range(16, 8, -1)], 20),
         (tail(6), range(7, 21), 6),
     ],
     ids=str,
@@ -136,13 +137,13 @@ def test_motion_is_the_distance_of_consecutive_iterates(order, before, first):
         trainer.load(state)
         return trainer.model()(problem.evaluation["train"][0]).detach()
 
-    found = growth.motion(problem, order, 20)
+    found = motion.motion(problem, order, 20)
     assert found["moved"] == pytest.approx((flat(points[20]) - flat(points[19])).norm().item())
     assert found["travelled"] == pytest.approx((flat(points[20]) - flat(start)).norm().item())
     change = outputs(points[20]) - outputs(points[19])
     assert found["predictions_moved"] == pytest.approx(change.square().mean().sqrt().item())
-    assert found["growth"] == growth.growth(problem, order, 20)
-    assert found["tangent_growth"] == growth.growth(problem, order, 20, "tangent")
+    assert found["growth"] == motion.growth(problem, order, 20)
+    assert found["tangent_growth"] == motion.growth(problem, order, 20, "tangent")
     at = start
     for n in before:
         at = maps[n - 1](at)
@@ -151,9 +152,9 @@ def test_motion_is_the_distance_of_consecutive_iterates(order, before, first):
 
 
 def test_the_same_numbers_with_workers():
-    jobs = [growth.Job(network, 5, order, [10, 20]) for order in (forward(), backward())]
+    jobs = [motion.Job(network, 5, order, [10, 20]) for order in (forward(), backward())]
     rows = [
-        sorted((row for rows in growth.compute(jobs, workers) for row in rows), key=str)
+        sorted((row for rows in motion.compute(jobs, workers) for row in rows), key=str)
         for workers in (1, 2)
     ]
     assert rows[0] == rows[1]
@@ -162,9 +163,9 @@ def test_the_same_numbers_with_workers():
 
 def test_a_path_that_diverges_has_no_rate():
     problem = network(optimizer=partial(torch.optim.SGD, lr=1e200))
-    assert growth.growth(problem, backward(), STEPS) != growth.growth(problem, backward(), STEPS)
+    assert motion.growth(problem, backward(), STEPS) != motion.growth(problem, backward(), STEPS)
 
 
 def test_an_unknown_method_is_refused():
     with pytest.raises(ValueError, match="not a method. Valid are: chains, tangent"):
-        growth.growth(network(), backward(), 5, "guess")
+        motion.growth(network(), backward(), 5, "guess")
