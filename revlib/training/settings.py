@@ -70,7 +70,8 @@ class Setting:
         ``"standardised"``: then shifted and scaled, each colour on its own, to mean 0 and standard
         deviation 1 over the training set; ``"image"``: each image on its own.
     sampling
-        ``"epochs"`` (:class:`ShuffledEpochs`) or ``"independent"`` (:class:`IndependentBatches`).
+        ``"epochs"`` (:class:`revlib.training.tasks.ShuffledEpochs`) or
+        ``"independent"`` (:class:`revlib.training.tasks.IndependentBatches`).
     batch_size
         Examples in a batch.
     learning_rate
