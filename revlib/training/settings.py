@@ -63,8 +63,9 @@ class Setting:
     stem, normalisation
         Of the convolutional networks (:func:`revlib.training.models.convolutional`).
     init
-        Initialisation of the parameters: for the MLP a name in :data:`revlib.training.models.INITS`; the
-        convolutional networks have only ``"torchvision"``, that library's own.
+        Initialisation of the parameters: for the MLP a name in
+        :data:`revlib.training.models.INITS`; the convolutional networks have only
+        ``"torchvision"``, that library's own.
     scaling
         ``"unit"``: pixels in [0, 1], the argument of a function as it is, in [-1, 1];
         ``"standardised"``: then shifted and scaled, each colour on its own, to mean 0 and standard

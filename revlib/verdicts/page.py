@@ -29,8 +29,8 @@ class Page:
     names
         The studies: ``"figure-7"``, or several.
     preset, seeds, every, **changes
-        As for :func:`revlib.runs.shown`. They reach everything on the page, but for `every`: motion is
-        looked at in a few steps only.
+        As for :func:`revlib.runs.shown`. They reach everything on the page, but for `every`: motion
+        is looked at in a few steps only.
     """
 
     def __init__(
