@@ -63,7 +63,8 @@ def root() -> Path:
 def as_json(parameters: Any) -> dict[str, Any]:
     """Return the fields of a dataclass that determine numbers, as JSON keeps them.
 
-    Left out is the field ``nudge`` (:class:`revlib.training.settings.Setting`): nothing nudged is ever stored.
+    Left out is the field ``nudge`` (:class:`revlib.training.settings.Setting`): nothing nudged is
+    ever stored.
     """
     fields = json.loads(json.dumps(dataclasses.asdict(parameters)))
     for part in (fields, *(value for value in fields.values() if isinstance(value, dict))):
