@@ -596,7 +596,9 @@ def test_every_experiment_has_claims_which_its_chapter_shows(book):
     for claim in listed:
         assert claim.chapter == experiments.get(claim.experiment).chapter
         text = Path("notebooks", f"{claim.chapter}.md").read_text()
-        whole = f'Page("{claim.chapter}"' in text.replace("\n    ", "") and "page.verdicts()" in text
+        whole = (
+            f'Page("{claim.chapter}"' in text.replace("\n    ", "") and "page.verdicts()" in text
+        )
         assert whole or f'claims.of_chapter("{claim.chapter}")' in text
 
 

@@ -13,12 +13,15 @@ import pytest
 import torch
 from torch import nn
 
-from revlib import figures
+from revlib import experiments, figures, runs
 from revlib.experiments import figures_14_to_19
-from revlib.experiments.figures_14_to_19 import OrderAveraging, Training, split
+from revlib.experiments.figures_14_to_19 import Training
 from revlib.iterates import iterates
 from revlib.orders import backward, forward
-from revlib.runs import studies
+from revlib.runs import step_costs
+from revlib.theory import order_averaging as theory
+from revlib.training.order_averaging import OrderAveraging, order_averaging, small_steps, split
+from revlib.verdicts import order_averaging as verdicts
 
 LOSS = nn.functional.cross_entropy
 
@@ -52,7 +55,7 @@ def case(kind, c):
     """Return c fields and a point: the gradients of a network, or fields that are no gradients."""
     if kind == "network":
         model = network()
-        return regularizers.fields(model, LOSS, split(batch(), c)), vector(model)
+        return theory.fields(model, LOSS, split(batch(), c)), vector(model)
     generator = torch.Generator().manual_seed(1)
     return rotations(c), torch.randn(5, generator=generator, dtype=torch.double)
 
@@ -86,7 +89,7 @@ def slope(error):
 
 def test_the_field_is_minus_the_gradient_of_the_loss():
     model, (inputs, targets) = network(), batch()
-    (field,) = regularizers.fields(model, LOSS, [(inputs, targets)])
+    (field,) = theory.fields(model, LOSS, [(inputs, targets)])
     gradient = torch.autograd.grad(LOSS(model(inputs), targets), list(model.parameters()))
     expected = -torch.cat([part.flatten() for part in gradient])
     torch.testing.assert_close(field(vector(model)), expected, rtol=1e-12, atol=1e-14)
@@ -101,8 +104,8 @@ def test_the_terms_are_the_sums_over_dense_products(kind, c):
     small = torch.einsum("ij,ijp->p", lower, dense)
     every = torch.einsum("ij,ijp->p", lower + lower.T, dense)
     close = {"rtol": 1e-10, "atol": 1e-12}
-    torch.testing.assert_close(regularizers.small_batch_term(fields, theta), small, **close)
-    torch.testing.assert_close(regularizers.order_average_term(fields, theta), every, **close)
+    torch.testing.assert_close(theory.small_batch_term(fields, theta), small, **close)
+    torch.testing.assert_close(theory.order_average_term(fields, theta), every, **close)
 
 
 @both_kinds
@@ -110,8 +113,8 @@ def test_the_terms_are_the_sums_over_dense_products(kind, c):
 def test_small_steps_are_the_large_one_and_the_term_to_third_order(kind, c):
     fields, theta = case(kind, c)
     total = sum(field(theta) for field in fields)
-    term = regularizers.small_batch_term(fields, theta)
-    printed = regularizers.small_batch_term(fields[::-1], theta)  # the sum over i < j
+    term = theory.small_batch_term(fields, theta)
+    printed = theory.small_batch_term(fields[::-1], theta)  # the sum over i < j
 
     def power(order, second):
         return slope(lambda h: steps(fields, theta, h, order) - theta - h * total - h**2 * second)
@@ -128,10 +131,10 @@ def test_small_steps_are_the_large_one_and_the_term_to_third_order(kind, c):
 def test_the_average_over_all_orders_to_third_order(kind, c):
     fields, theta = case(kind, c)
     total = sum(field(theta) for field in fields)
-    term = regularizers.order_average_term(fields, theta)
+    term = theory.order_average_term(fields, theta)
 
     def average(h):
-        return regularizers.order_average(fields, theta, h)
+        return theory.order_average(fields, theta, h)
 
     def pair(h):  # one order and its reverse do as well as all
         return (steps(fields, theta, h, forward()) + steps(fields, theta, h, backward())) / 2
@@ -151,19 +154,19 @@ def test_the_average_runs_through_every_order_once():
     ends = [steps(list(order), theta, 0.3, forward()) for order in itertools.permutations(fields)]
     assert len(ends) == 6
     expected = sum(ends) / 6
-    torch.testing.assert_close(regularizers.order_average(fields, theta, 0.3), expected)
+    torch.testing.assert_close(theory.order_average(fields, theta, 0.3), expected)
 
 
 def test_the_average_over_orders_is_the_mean_correction_of_smith_et_al():
     c, model = 3, network()
-    fields, theta = regularizers.fields(model, LOSS, split(batch(), c)), vector(model)
+    fields, theta = theory.fields(model, LOSS, split(batch(), c)), vector(model)
 
     def square(point):
         gradients = torch.stack([field(point) for field in fields])
         return gradients.mean(0).square().sum() - gradients.square().sum() / c**2
 
     expected = c**2 / 4 * torch.func.grad(square)(theta)
-    half = regularizers.order_average_term(fields, theta) / 2
+    half = theory.order_average_term(fields, theta) / 2
     torch.testing.assert_close(half, expected, rtol=1e-10, atol=1e-12)
 
 
@@ -171,8 +174,8 @@ def test_the_average_over_orders_is_the_mean_correction_of_smith_et_al():
 def test_a_step_ends_where_the_flow_of_the_modified_loss_does(weight):
     """To third order, with weights in units of h² and the formula of the chapter D.2."""
     c, model = 3, network()
-    fields, theta = regularizers.fields(model, LOSS, split(batch(), c)), vector(model)
-    (large,) = regularizers.fields(model, LOSS, [batch()])
+    fields, theta = theory.fields(model, LOSS, split(batch(), c)), vector(model)
+    (large,) = theory.fields(model, LOSS, [batch()])
 
     def bracket(point):
         mean = large(point)
@@ -193,7 +196,7 @@ def test_a_step_ends_where_the_flow_of_the_modified_loss_does(weight):
         return point
 
     def end(h):
-        term = regularizers.order_average_term(fields, theta)
+        term = theory.order_average_term(fields, theta)
         return theta + h * large(theta) + weight * h**2 * term
 
     assert slope(lambda h: end(h) - flow(h)) == pytest.approx(3, abs=0.1)
@@ -201,7 +204,7 @@ def test_a_step_ends_where_the_flow_of_the_modified_loss_does(weight):
 
 def test_above_the_critical_curvature_the_step_is_turned_round():
     h, c, weight = 0.1, 3, 0.02
-    critical = regularizers.critical_curvature(h, c, weight)
+    critical = theory.critical_curvature(h, c, weight)
     for factor, sign in ((0.9, 1), (1.1, -1)):
         model = nn.Linear(1, 1, bias=False).double()
         nn.init.ones_(model.weight)
@@ -227,7 +230,7 @@ def test_one_double_backward_is_the_sum_of_hessian_vector_products(c, activation
         inner = sum((gradients[i][k] * gradients[j][k].detach()).sum() for k in range(4))
         products = torch.autograd.grad(inner, parameters, retain_graph=True)
         expected = [total + part for total, part in zip(expected, products, strict=True)]
-    step, term = regularizers.order_averaging([LOSS(model(x), y) for x, y in pieces], parameters)
+    step, term = order_averaging([LOSS(model(x), y) for x, y in pieces], parameters)
     torch.testing.assert_close(term, expected, rtol=1e-10, atol=1e-14)
     total = [-sum(parts) for parts in zip(*gradients, strict=True)]
     torch.testing.assert_close(step, total, rtol=1e-12, atol=1e-14)
@@ -236,10 +239,10 @@ def test_one_double_backward_is_the_sum_of_hessian_vector_products(c, activation
 def test_a_step_is_the_large_step_and_the_weighted_term():
     c, h, weight = 3, 0.1, 0.07
     model, whole = network(), batch()
-    fields = regularizers.fields(model, LOSS, split(whole, c))
-    (large,) = regularizers.fields(model, LOSS, [whole])
+    fields = theory.fields(model, LOSS, split(whole, c))
+    (large,) = theory.fields(model, LOSS, [whole])
     theta = vector(model)
-    extra = weight * regularizers.order_average_term(fields, theta)
+    extra = weight * theory.order_average_term(fields, theta)
     step = OrderAveraging(model, LOSS, c, h, weight)
     step(whole)
     plain = h * large(theta)
@@ -251,7 +254,7 @@ def test_a_step_is_the_large_step_and_the_weighted_term():
 @pytest.mark.parametrize(("c", "weight"), [(1, 0.3), (4, 0.0)])
 def test_with_one_piece_or_no_weight_it_is_the_plain_step(c, weight):
     model, whole = network(), batch()
-    (large,) = regularizers.fields(model, LOSS, [whole])
+    (large,) = theory.fields(model, LOSS, [whole])
     expected = vector(model) + 0.1 * large(vector(model))
     step = OrderAveraging(model, LOSS, c, 0.1, weight)
     step(whole)
@@ -261,9 +264,9 @@ def test_with_one_piece_or_no_weight_it_is_the_plain_step(c, weight):
 
 def test_small_steps_go_through_the_pieces_in_their_order():
     model, whole = network(), batch()
-    fields = regularizers.fields(model, LOSS, split(whole, 3))
+    fields = theory.fields(model, LOSS, split(whole, 3))
     expected = steps(fields, vector(model), 0.6 / 3, forward())
-    regularizers.small_steps(model, LOSS, whole, 3, 0.6)
+    small_steps(model, LOSS, whole, 3, 0.6)
     torch.testing.assert_close(vector(model), expected, rtol=1e-12, atol=1e-14)
 
 
@@ -277,7 +280,7 @@ def test_parameters_without_part_in_the_loss_stay():
 def test_losses_without_second_derivatives_have_no_term():
     model = nn.Linear(3, 1).double()
     losses = [model(x).mean() for x, _ in split(batch(), 2)]
-    _, term = regularizers.order_averaging(losses, list(model.parameters()))
+    _, term = order_averaging(losses, list(model.parameters()))
     assert all((part == 0).all() for part in term)
 
 
@@ -325,27 +328,23 @@ def test_a_number_of_pieces_that_is_none_is_refused_at_once():
 @pytest.fixture
 def few(monkeypatch):
     """Make the experiment a small one, of two figures."""
-    small = [
-        dataclasses.replace(study, data=None)  # the full data is not needed
-        for study in regularizers.STUDIES
-        if study.name != "figure-18"
-    ]
-    for study in small:
-        size = study.presets["ci"]
-        setting = size.parameters.setting.changed(
+    small = {}
+    for study in figures_14_to_19.STUDIES[:2]:
+        size = study.sizes["sample"].changed(
             hidden=(8,), batch_size=8, train_examples=20, test_examples=20
         )
-        parameters = dataclasses.replace(size.parameters, setting=setting, steps=4)
-        size = dataclasses.replace(size, parameters=parameters, steps=(0, 2, 4))
-        monkeypatch.setitem(study.presets, "ci", size)
-    monkeypatch.setattr(regularizers, "STUDIES", tuple(small))
-    monkeypatch.setattr(regularizers, "FIGURES", {2: "figure-14", 3: "figure-16"})
-    monkeypatch.setattr(regularizers, "PIECES", (2, 3))
+        parameters = dataclasses.replace(size.parameters, steps=4)
+        size = dataclasses.replace(size, parameters=parameters, steps=4, at=(0, 2, 4))
+        small[study.name] = dataclasses.replace(study, sizes=study.sizes | {"sample": size})
+        monkeypatch.setitem(experiments.STUDIES, study.name, small[study.name])
+    monkeypatch.setattr(step_costs, "STUDIES", tuple(small.values()))
+    monkeypatch.setattr(verdicts, "FIGURES", {2: "figure-14", 3: "figure-16"})
+    return small
 
 
 def test_the_figures_are_shown_together(few):
-    shown = regularizers.shown("ci")
-    assert len(shown.table) == 2 * 2 * len(regularizers.trainings(2)) * 3
+    shown = verdicts.shown("sample")
+    assert len(shown.table) == 2 * 2 * len(figures_14_to_19.trainings(2)) * 3
     assert not shown.table.duplicated(["c", "seed", "order", "step"]).any()
     start = shown.table[shown.table["step"] == 0].groupby(["c", "seed"])["test_loss"]
     assert (start.nunique() == 1).all()  # all trainings begin at the same point
@@ -353,20 +352,20 @@ def test_the_figures_are_shown_together(few):
 
 def test_where_one_figure_is_missing_all_are_shown_in_the_small_size(few, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    for study in regularizers.STUDIES:
-        monkeypatch.setitem(study.presets, "paper", study.presets["ci"])
-    studies.run("figure-14", progress=False)
-    found = regularizers.shown("paper")
-    assert found.preset == "ci"
+    for study in few.values():  # the full data is not needed
+        monkeypatch.setitem(study.sizes, "paper", study.sizes["sample"])
+    runs.run("figure-14", progress=False)
+    found = verdicts.shown("paper")
+    assert found.preset == "sample"
     assert set(found.table["c"]) == {2, 3}
-    studies.run("figure-16", progress=False)
-    assert regularizers.shown("paper").preset == "paper"
+    runs.run("figure-16", progress=False)
+    assert verdicts.shown("paper").preset == "paper"
 
 
 def test_a_training_ends_where_its_loss_is_not_finite(few, monkeypatch):
-    monkeypatch.setattr(regularizers, "trainings", lambda c: [Training("wild", rate=1e38)])
-    parameters = regularizers.STUDIES[0].presets["ci"].parameters
-    rows = list(regularizers.compute(parameters, 0, "wild"))
+    monkeypatch.setattr(figures_14_to_19, "trainings", lambda c: [Training("wild", rate=1e300)])
+    parameters = few["figure-14"].sizes["sample"].parameters
+    rows = list(figures_14_to_19.compute(parameters, 0, "wild"))
     assert rows[-1]["step"] < 4
     assert not np.isfinite(rows[-1]["train_loss"])
 
@@ -385,53 +384,53 @@ def table(ends):
 
 def test_differences_are_paired_by_seed():
     found = table({"a": [(1, 1.0), (1, 1.5)], "b": [(1, 1.1), (1, 1.8)]})
-    row = regularizers.difference(found, "test_loss", "a", "b").loc[2]
+    row = verdicts.difference(found, "test_loss", "a", "b").loc[2]
     assert row["mean"] == pytest.approx(-0.2)
     assert row["spread"] == pytest.approx(0.1 * math.sqrt(2))
     assert (row["seeds"], row["lower"], row["less"]) == (2, 2, True)
-    assert not regularizers.difference(found, "test_loss", "b", "a").loc[2, "less"]
+    assert not verdicts.difference(found, "test_loss", "b", "a").loc[2, "less"]
 
 
 def test_a_difference_within_the_spread_is_none():
     found = table({"a": [(1, 1.0), (1, 1.5)], "b": [(1, 1.1), (1, 1.3)]})
     for names in (("a", "b"), ("b", "a")):
-        assert not regularizers.difference(found, "test_loss", *names).loc[2, "less"]
+        assert not verdicts.difference(found, "test_loss", *names).loc[2, "less"]
 
 
 def test_a_lost_training_ends_at_infinity():
     found = table({"a": [(1, 1.0), (1, 1.5)], "b": [(1, 1.1), (1, np.nan)], "c": [(1, 9)] * 2})
     found = found[(found["order"] != "c") | (found["step"] < 20)]  # it ended before
-    against_a = regularizers.difference(found, "test_loss", "b", "a").loc[2]
+    against_a = verdicts.difference(found, "test_loss", "b", "a").loc[2]
     assert (against_a["mean"], against_a["lower"], against_a["less"]) == (np.inf, 0, False)
-    both_lost = regularizers.difference(found, "test_loss", "b", "c").loc[2]
+    both_lost = verdicts.difference(found, "test_loss", "b", "c").loc[2]
     assert (both_lost["lower"], both_lost["less"]) == (1, False)
 
 
 def test_progress_is_compared_at_equal_train_loss():
     # b is half as fast as a on the same line, and c is half as fast on a higher one.
     found = table({"a": [(1, 1.0)], "b": [(1.5, 1.5)], "c": [(1.5, 1.6)], "d": [(3, 3)]})
-    assert regularizers.at_equal_train_loss(found, "b", "a").loc[2, "mean"] == pytest.approx(0)
-    assert regularizers.at_equal_train_loss(found, "c", "a").loc[2, "mean"] == pytest.approx(0.1)
-    assert np.isnan(regularizers.at_equal_train_loss(found, "d", "a").loc[2, "mean"])
+    assert verdicts.at_equal_train_loss(found, "b", "a").loc[2, "mean"] == pytest.approx(0)
+    assert verdicts.at_equal_train_loss(found, "c", "a").loc[2, "mean"] == pytest.approx(0.1)
+    assert np.isnan(verdicts.at_equal_train_loss(found, "d", "a").loc[2, "mean"])
 
 
 def test_costs_are_measured_for_every_c(few):
-    costs = regularizers.step_costs("ci", turns=1)
+    costs = step_costs.step_costs("sample", turns=1)
     assert list(costs["c"]) == [2, 3]
     assert (costs[["regularised", "small"]] > 0).all(axis=None)
 
 
 def test_the_papers_sizes():
     for study, (c, examples) in zip(
-        regularizers.STUDIES, ((2, 2048), (3, 2049), (4, 2048)), strict=True
+        figures_14_to_19.STUDIES, ((2, 2048), (3, 2049), (4, 2048)), strict=True
     ):
-        size = study.preset("paper").parameters
+        size = study.size("paper").parameters
         assert (size.setting.batch_size, size.setting.learning_rate) == (2048, 0.001)
         assert (size.setting.hidden, size.c) == ((500,) * 5, c)
-        task = regularizers._task(size.setting.changed(sample=True), c, seed=0)
+        task = figures_14_to_19.large_batches(size.setting.changed(sample=True), c, seed=0)
         assert len(task.batch(1)[0]) == examples
-        assert len(study.preset("paper").seeds) >= 3
-    assert list(regularizers.WEIGHTS.values()) == [0.5, 1, 2, 4]
+        assert len(study.size("paper").seeds) >= 3
+    assert list(figures_14_to_19.WEIGHTS.values()) == [0.5, 1, 2, 4]
 
 
 def test_the_figure_of_the_weights_draws_every_training():

@@ -7,9 +7,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from tiny import TINY
+from tiny import MOTION, TINY
 
-from revlib import backward, experiments, figures, forward, runs
+from revlib import experiments, figures, runs
+from revlib.experiments import figures_2_to_11
+from revlib.runs.engine import Plan
 from revlib.verdicts import overview
 
 WINDOWS = ((4, 3), (10, 3))
@@ -19,28 +21,28 @@ STEPS = (0, 4, 5, 6, 10, 11, 12)
 @pytest.fixture
 def small(monkeypatch, tmp_path):
     """An experiment in two orders with two windows, motion and a variant, and an empty store."""
-    presets = {
+    sizes = {
         name: dataclasses.replace(
-            preset,
-            orders=(forward(), backward()),
-            steps=12,
-            every=12,
-            bursts=WINDOWS,
-            motion=(6, 12),
+            size, cases=overview.ORDERS, steps=12, every=12, bursts=WINDOWS, at=()
         )
-        for name, preset in TINY.presets.items()
+        for name, size in TINY.sizes.items()
     }
     small = dataclasses.replace(
-        TINY, name="small", presets=presets, variants=({"init": "glorot"}, {"init": "lecun"})
+        TINY, name="small", sizes=sizes, variants=({"init": "glorot"}, {"init": "lecun"})
     )
-    monkeypatch.setitem(experiments.EXPERIMENTS, "small", small)
-    monkeypatch.setattr(overview, "SHOWN", {"ci": ("small",), "paper": ("small", "figure-4")})
+    moving = {
+        name: dataclasses.replace(size, bursts=(), at=(6, 12)) for name, size in sizes.items()
+    }
+    motion = dataclasses.replace(small, name="motion-small", sizes=moving, method=MOTION.method)
+    for study in (small, motion):
+        monkeypatch.setitem(experiments.STUDIES, study.name, study)
+    monkeypatch.setattr(overview, "SHOWN", {"sample": ("small",), "paper": ("small", "figure-4")})
     monkeypatch.chdir(tmp_path)
     return small
 
 
 def write(plan, rows):
-    with plan.store.writing(plan.identity(), plan.orders, plan.steps, 1) as writer:
+    with plan.store.writing(plan.identity(), plan.orders, plan.size.steps, 1) as writer:
         writer.add(rows)
 
 
@@ -51,14 +53,14 @@ def store(paths, steps=STEPS, name="small", quantity="test_loss", **changes):
         for (seed, order), values in paths.items()
         for n, value in zip(steps, values, strict=True)
     ]
-    write(runs._Run.of(name, "paper", None, None, changes), rows)
+    write(Plan.of(name, "paper", changes=changes), rows)
 
 
 def moves(rows, **changes):
     """Store made-up motion, a list of (seed, order, step, moved, predictions_moved)."""
     names = ["seed", "order", "step", "moved", "predictions_moved"]
     more = {"growth": -0.5, "tangent_growth": 0.25, "step_length": 2.0}
-    plan = runs._Run.of("small", "paper", None, None, changes).motion()
+    plan = Plan.of("motion-small", "paper", changes=changes)
     write(plan, [dict(zip(names, row, strict=True)) | more for row in rows])
 
 
@@ -68,8 +70,8 @@ def swing(size, level=1.0):
 
 
 def test_contraction_is_the_ratio_of_what_was_computed(small):
-    found = overview.contraction("small", "ci").set_index("seed")
-    table, (motion, _) = runs.compute("small", "ci"), runs.motion("small", "ci")
+    found = overview.contraction("small", "sample").set_index("seed")
+    table, motion = runs.compute("small", "sample"), runs.compute("motion-small", "sample")
     assert list(found.index) == [0, 1]
     for seed, row in found.iterrows():
         at = motion[(motion["seed"] == seed) & (motion["step"] == 12)].set_index("order")
@@ -109,8 +111,10 @@ def test_contraction_rests_on_what_is_stored_in_full(small):
 
 def test_what_is_missing_is_named_and_never_passed_off(small):
     table, note = overview.contractions("paper")
-    assert table.equals(overview.contraction("small", "ci"))
-    assert note.startswith("Preset ci: computed just now of small. This stands in for the preset")
+    assert table.equals(overview.contraction("small", "sample"))
+    assert note.startswith(
+        "Preset sample: computed just now of small. This stands in for the preset"
+    )
     store({(0, o): swing(1.0) for o in overview.ORDERS})
     moves([(0, o, 12, 1.0, 1.0) for o in overview.ORDERS])
     table, note = overview.contractions("paper")
@@ -144,18 +148,18 @@ def test_a_network_that_stands_still_has_not_diverged(small):
     assert overview.sensitivity("small", variants=[{}])["state"].tolist() == ["stood still"]
 
 
-def test_only_asked_variants_are_computed_at_ci(small):
-    [row] = overview.sensitivity("small", "ci", [{"init": "lecun"}]).to_dict("records")
-    table = runs.compute("small", "ci", init="lecun")
+def test_only_asked_variants_are_computed_at_the_sample(small):
+    [row] = overview.sensitivity("small", "sample", [{"init": "lecun"}]).to_dict("records")
+    table = runs.compute("small", "sample", init="lecun")
     spread = table[table["step"].between(10, 12)].groupby(["order", "seed"])["test_loss"].std()
     by_hand = np.exp(np.log(spread["forward"] / spread["backward"]).mean())
     assert row["ratio"] == pytest.approx(by_hand, rel=1e-4)
     assert (row["variant"], row["state"], row["window"]) == ("lecun", "ran", "steps 10 to 12")
 
 
-@pytest.mark.parametrize("experiment", experiments.EXPERIMENTS.values(), ids=lambda e: e.name)
+@pytest.mark.parametrize("experiment", figures_2_to_11.STUDIES, ids=lambda e: e.name)
 def test_a_variant_differs_from_the_default_in_what_is_unstated(experiment):
-    default = experiment.preset("paper").setting
+    default = experiment.size("paper").setting
     settings = [default.changed(**each) for each in experiment.variants]
     assert len({default, *settings}) == 1 + len(settings)
     for each in experiment.variants:
@@ -181,7 +185,7 @@ def test_without_results_nothing_is_confirmed(small):
 
 def windows_of(name):
     """The recorded steps of an experiment's last window at preset paper, after the start."""
-    first, last = experiments.get(name).preset("paper").windows[-1]
+    first, last = experiments.get(name).size("paper").windows[-1]
     return [0, *range(first, last + 1)]
 
 
@@ -253,12 +257,14 @@ def test_findings_about_the_distance_of_iterates(small, monkeypatch):
     }
     moves(motion["batch"])
     moves(motion["group"], init="glorot")
-    stored = runs.stored_motion
-    monkeypatch.setattr(
-        runs,
-        "stored_motion",
-        lambda name, **changes: stored("small", **({"init": "glorot"} if changes else {})),
-    )
+    stored = runs.stored
+
+    def stands_in(name, preset="paper", **changes):
+        if name != "motion-figure-2":
+            return stored(name, preset, **changes)
+        return stored("motion-small", preset, **({"init": "glorot"} if changes else {}))
+
+    monkeypatch.setattr(runs, "stored", stands_in)
     found = verdicts()
     assert list(found.values())[9:11] == ["confirmed", "confirmed"]
 

@@ -22,7 +22,9 @@ from revlib.training.maps import Trainer, TrainingStep
 from revlib.verdicts import remedies, stability
 
 STEPS, LAST, SPAN = 40, 4, 12
-SETTING = experiments.get("figure-4").size("sample").setting.changed(hidden=(8,), learning_rate=0.05)
+SETTING = (
+    experiments.get("figure-4").size("sample").setting.changed(hidden=(8,), learning_rate=0.05)
+)
 TINY = Parameters(SETTING, STEPS, LAST, window=6, decay=0.1, span=SPAN, larger=5)
 RECORDED = (0, *range(8, 33, 8), *range(37, 41))
 

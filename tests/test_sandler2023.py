@@ -9,14 +9,13 @@ import pytest
 import torch
 from torch import nn
 
-from revlib import figures
+from revlib import experiments, figures, runs
 from revlib.experiments import sandler2023
 from revlib.experiments.sandler2023 import FAR, Parameters
-from revlib.runs import studies
 from revlib.theory import averaging
-from revlib.training import tasks
+from revlib.training import settings
 
-SETTING = trajectories._setting("ci").changed(hidden=(8,), train_examples=50, test_examples=50)
+SETTING = sandler2023._setting("sample").changed(hidden=(8,), train_examples=50, test_examples=50)
 TINY = Parameters(SETTING, start=3, length=6, held_out=2, recorded=(0, 1, 6), decay=0.3)
 RATE = SETTING.learning_rate
 
@@ -59,7 +58,7 @@ def cosine(one, other):
 @pytest.fixture(scope="module")
 def path():
     """The task, and the models of its path from step 3 to step 9."""
-    task = tasks.build(SETTING, 0)
+    task = settings.build(SETTING, 0)
     models = trained(task.model, [task.batch(n) for n in range(1, 10)])
     return task, models[3:]
 
@@ -73,7 +72,7 @@ def test_one_step_on_a_batch(path):
             ("training batch", [task.batch(4)]),
             ("held-out batches", held_out),
         ):
-            row = rows(trajectories.single_step, case)[size]
+            row = rows(sandler2023.single_step, case)[size]
             expected = loss(moved, *batches).item()
             assert row["loss"] == pytest.approx(expected, rel=1e-4)
             before = loss(model, *batches).item()
@@ -82,7 +81,7 @@ def test_one_step_on_a_batch(path):
 
 def test_side_trips_stay_on_their_batch(path):
     task, (early, *_, late) = path
-    other = tasks.build(SETTING, 1000)
+    other = settings.build(SETTING, 1000)
     *_, other = trained(other.model, [other.batch(n) for n in range(1, 4)])
     held_out = [task.batch(FAR), task.batch(FAR + 1)]
     for case, second, batches in (
@@ -91,7 +90,7 @@ def test_side_trips_stay_on_their_batch(path):
         ("independent networks", other, [task.batch(4)]),
     ):
         trips = [trained(model, [task.batch(4)] * 6) for model in (early, second)]
-        found = rows(trajectories.side_trips, case)
+        found = rows(sandler2023.side_trips, case)
         for step in TINY.recorded:
             ends = [trip[step] for trip in trips]
             middle = copy.deepcopy(early)
@@ -116,7 +115,7 @@ def test_angles_between_gradients(path):
             ("two schedules", gradient(decayed[step], fixed)),
             ("different batches", gradient(models[step], task.batch(4 + step))),
         ):
-            row = rows(trajectories.alignment, case)[step]
+            row = rows(sandler2023.alignment, case)[step]
             assert row["cosine"] == pytest.approx(cosine(now, other), abs=1e-4)
             assert row["norm"] == pytest.approx(float(now.norm() / first.norm()), rel=1e-4)
 
@@ -129,7 +128,7 @@ def test_distances_between_paths(path):
         ("the other path", other),
         ("the other path's end", [other[-1]] * 7),
     ):
-        found = rows(trajectories.distances, case)
+        found = rows(sandler2023.distances, case)
         for step in TINY.recorded:
             expected = float((vector(models[step]) - vector(ends[step])).norm())
             assert found[step]["distance"] == pytest.approx(expected, abs=1e-5)
@@ -137,11 +136,11 @@ def test_distances_between_paths(path):
 
 def test_averages_and_their_schedules(path):
     task, models = path
-    vectors = [vector(model).double() for model in models]
+    vectors = [vector(model) for model in models]
     batches = [task.batch(n) for n in range(4, 10)]
-    for average, schedule in trajectories.AVERAGES.items():
-        found = rows(trajectories.averages, average)
-        worth = rows(trajectories.averages, schedule)
+    for average, schedule in sandler2023.AVERAGES.items():
+        found = rows(sandler2023.averages, average)
+        worth = rows(sandler2023.averages, schedule)
         for k in TINY.recorded[1:]:
             weights = {
                 "two points": averaging.points(2, k),
@@ -150,7 +149,7 @@ def test_averages_and_their_schedules(path):
             }[average]
             mean = sum(w * v for w, v in zip(weights, vectors[k::-1], strict=True))
             model = copy.deepcopy(models[0])
-            nn.utils.vector_to_parameters(mean.float(), model.parameters())
+            nn.utils.vector_to_parameters(mean, model.parameters())
             expected = task.evaluate(model)["test_loss"]
             assert found[k]["test_loss"] == pytest.approx(expected, rel=1e-4)
             rates = [RATE * factor for factor in averaging.schedule(weights)]
@@ -160,13 +159,13 @@ def test_averages_and_their_schedules(path):
             if plain > 1e-6:
                 apart = float((mean - vector(end)).norm() / plain)
                 assert worth[k]["distance"] == pytest.approx(apart, abs=1e-3)
-    plain = rows(trajectories.averages, "constant rate")
+    plain = rows(sandler2023.averages, "constant rate")
     assert plain[6]["test_loss"] == pytest.approx(task.evaluate(models[6])["test_loss"], rel=1e-4)
     assert plain[0]["test_loss"] == found[0]["test_loss"]
 
 
 def test_the_figure_of_the_cases():
-    table = studies.compute("single-step", "ci")
+    table = runs.compute("single-step", "sample")
     panels = {
         "one": (table, "loss", "size", "symlog log"),
         "two": (table, "change", "size", "linear linear"),
@@ -179,11 +178,16 @@ def test_the_figure_of_the_cases():
 
 def test_one_missing_study_makes_all_small(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    size = {"parameters": TINY, "seeds": (0,), "steps": TINY.recorded}
-    small = {}
-    for study in trajectories.STUDIES:
-        ci = dataclasses.replace(study.presets["ci"], **size)
-        small[study.name] = dataclasses.replace(study, presets=study.presets | {"ci": ci})
-    monkeypatch.setattr(studies, "known", lambda: small)
-    found = trajectories.shown("paper")
-    assert {each.preset for each in found.values()} == {"ci"}
+    size = {"parameters": TINY, "seeds": (0,), "steps": 6, "at": TINY.recorded}
+    for study in sandler2023.STUDIES:
+        small = dataclasses.replace(study.sizes["sample"], **size)
+        small = dataclasses.replace(study, sizes={"sample": small, "paper": small})
+        monkeypatch.setitem(experiments.STUDIES, study.name, small)
+    names = {study.title: study.name for study in sandler2023.STUDIES}
+    for name in [*names.values()][1:]:
+        runs.run(name, progress=False)
+    found = runs.together(names, "paper")
+    assert {each.preset for each in found.values()} == {"sample"}
+    assert list(found) == list(names)
+    runs.run("single-step", progress=False)
+    assert {each.preset for each in runs.together(names, "paper").values()} == {"paper"}

@@ -1,6 +1,7 @@
 """Section 5: each method against its plain definition, and every number against a hand's count."""
 
 import dataclasses
+import importlib
 import itertools
 from pathlib import Path
 
@@ -9,17 +10,17 @@ import pandas as pd
 import pytest
 import torch
 
-from revlib import experiments, orders
+from revlib import experiments, orders, runs
 from revlib.experiments import section_5
 from revlib.experiments.section_5 import Checks, Ranking, checks, misranked, policies, stopped
 from revlib.iterates import iterates
-from revlib.runs import studies
-from revlib.training import maps, sweep, tasks
+from revlib.runs import Shown
+from revlib.training import maps, settings, sweep
+from revlib.verdicts import section_5 as verdicts
 
 ROOT = Path(__file__).parent.parent
-SMALL = (
-    experiments.get("figure-4").preset("ci").setting.changed(hidden=(6,), sample=True)
-)  # a function learned by a network of one layer
+# A function learned by a network of one layer.
+SMALL = experiments.get("figure-4").size("sample").setting.changed(hidden=(6,), sample=True)
 
 
 class Letters:
@@ -51,8 +52,8 @@ def words(name, losses, every=2, steps=8):
 
 
 def test_the_two_held_out_sets_are_the_halves_of_the_test_set():
-    task = tasks.build(SMALL, 0)
-    halves = practice.held_out(task).evaluation
+    task = settings.build(SMALL, 0)
+    halves = section_5.held_out(task).evaluation
     assert list(halves) == ["validation", "test"]
     inputs, targets = task.evaluation["test"]
     assert torch.equal(halves["validation"][0], inputs[::2])
@@ -66,7 +67,7 @@ def test_the_two_held_out_sets_are_the_halves_of_the_test_set():
 
 def test_the_optimizers_are_torchs_own_with_the_stated_rates():
     parameters = [torch.nn.Parameter(torch.ones(1))]
-    found = {name: make(parameters) for name, make in practice.optimizers(0.5).items()}
+    found = {name: make(parameters) for name, make in section_5.optimizers(0.5).items()}
     assert {name: type(each) for name, each in found.items()} == {
         "SGD": torch.optim.SGD,
         "momentum": torch.optim.SGD,
@@ -82,10 +83,10 @@ def test_the_optimizers_are_torchs_own_with_the_stated_rates():
 def test_a_backward_path_carries_the_optimizers_state(name):
     """Against the definition: pure maps of the whole state, the newest applied first."""
     setting = SMALL.changed(learning_rate=0.02)
-    parameters = practice.Path(setting, (1, 3, 7))
-    rows = {row["step"]: row for row in practice.path(parameters, 5, f"{name}, backward")}
+    parameters = section_5.Path(setting, (1, 3, 7))
+    rows = {row["step"]: row for row in section_5.path(parameters, 5, f"{name}, backward")}
     task = dataclasses.replace(
-        practice.held_out(tasks.build(setting, 5)), optimizer=practice.optimizers(0.02)[name]
+        section_5.held_out(settings.build(setting, 5)), optimizer=section_5.optimizers(0.02)[name]
     )
     trainer = maps.Trainer(task)
     steps = [maps.TrainingStep(trainer, n) for n in range(1, 8)]
@@ -149,8 +150,8 @@ def test_a_diverged_path_is_stopped_before():
 
 
 def test_with_a_patience_a_path_comes_in_order_and_says_where_it_stopped():
-    parameters = practice.Path(SMALL, tuple(range(2, 21, 2)), patience=3)
-    curve = pd.DataFrame(practice.path(parameters, 1, "switch(6)"))
+    parameters = section_5.Path(SMALL, tuple(range(2, 21, 2)), patience=3)
+    curve = pd.DataFrame(section_5.path(parameters, 1, "switch(6)"))
     assert list(curve["step"]) == list(parameters.steps)
     pd.testing.assert_frame_equal(curve[["ended", "stopped"]], stopped(curve, 3).iloc[:, :2])
 
@@ -180,7 +181,7 @@ def test_windows_are_compared_with_forward_seed_by_seed():
         },
         [0, 4, 5, 6, 7, 8],
     )
-    found = practice.windows(table).set_index(["order", "seed"])
+    found = verdicts.windows(table).set_index(["order", "seed"])
     assert list(dict.fromkeys(found.index.get_level_values(0))) == [
         *("forward", "windowed(2)", "backward")
     ]
@@ -196,7 +197,7 @@ def test_windows_are_compared_with_forward_seed_by_seed():
 
 def test_ends_are_those_of_the_last_step_and_paired_by_seed():
     table = paths({"a": [(0, 3), (0, 5), (0, 4)], "b": [(9, 2), (9, 4.5), (9, 4.2)]}, [1, 2])
-    found = practice.ends(table, "test_loss", "a")
+    found = verdicts.ends(table, "test_loss", "a")
     gaps = np.array([-1, -0.5, 0.2])
     assert found.loc["a", "mean"] == 4
     assert found.loc["b", "spread"] == pytest.approx(np.std([2, 4.5, 4.2], ddof=1))
@@ -256,9 +257,9 @@ def test_a_diverged_iterate_is_never_the_better_one():
 
 def test_a_policy_trains_the_network_and_keeps_the_best_by_validation():
     parameters = Checks(SMALL, 3, 12)
-    task = practice._task(SMALL, 2)
+    task = section_5._task(SMALL, 2)
     curve = sweep.trajectory(task, orders.windowed(3), 12, range(0, 13, 3))
-    table = pd.DataFrame(practice.policy(parameters, 2, "windowed"))
+    table = pd.DataFrame(section_5.policy(parameters, 2, "windowed"))
     for column in ("step", "validation_loss", "test_loss"):
         np.testing.assert_allclose(table[column], curve[column], rtol=1e-5)
     for rows in range(1, 6):
@@ -280,7 +281,7 @@ def test_optimism_is_the_gap_of_the_chosen_above_the_gap_of_all():
             "kept_loss": [3.1, 2.1, 2.1],
         }
     )
-    assert practice.optimism(table)[0] == pytest.approx(1.1 - (0.1 + 1.1 + 0.1) / 3)
+    assert verdicts.optimism(table)[0] == pytest.approx(1.1 - (0.1 + 1.1 + 0.1) / 3)
 
 
 def test_selection_among_noise_flatters():
@@ -303,7 +304,7 @@ def test_selection_among_noise_flatters():
             )
         )
     # The expected minimum of 30 standard normal numbers is -2.04.
-    assert practice.optimism(pd.concat(rows)).mean() == pytest.approx(2.04, abs=0.25)
+    assert verdicts.optimism(pd.concat(rows)).mean() == pytest.approx(2.04, abs=0.25)
 
 
 # Rankings
@@ -333,7 +334,7 @@ def test_diverged_runs_come_last_and_equal_ones_say_nothing(scores, share):
 
 def test_a_backward_path_is_as_long_as_its_cost_allows():
     for budget in range(1, 200):
-        n = practice._path_length(budget)
+        n = section_5._path_length(budget)
         order = orders.backward()
         assert order.cost(range(n + 1)) <= budget < order.cost(range(n + 2))
 
@@ -343,7 +344,7 @@ def test_methods_read_what_they_say():
     parameters = Ranking(SMALL, rates, long=40, last=20, budgets=(10,))
 
     def curve(rate, order, steps):
-        task = practice._task(SMALL.changed(learning_rate=rate), 3)
+        task = section_5._task(SMALL.changed(learning_rate=rate), 3)
         return sweep.trajectory(task, order, steps).set_index("step")["validation_loss"]
 
     truth = [curve(rate, orders.forward(), 40)[[30, 40]].mean() for rate in rates]
@@ -353,9 +354,9 @@ def test_methods_read_what_they_say():
         "backward": [curve(rate, orders.backward(), 10)[10] for rate in rates],
         "backward path": [curve(rate, orders.backward(), 4)[4] for rate in rates],
     }
-    assert tuple(expected) == practice.METHODS
+    assert tuple(expected) == section_5.METHODS
     for method, scores in expected.items():
-        (row,) = practice.ranking(parameters, 3, method)
+        (row,) = section_5.ranking(parameters, 3, method)
         assert (row["step"], row["length"]) == (10, 4 if method == "backward path" else 10)
         assert row["misranked"] == pytest.approx(misranked(scores, truth))
         excess = truth[int(np.argmin(scores))] - min(truth)
@@ -369,10 +370,10 @@ def test_what_each_method_looks_at(monkeypatch):
         seen.append((order.name, list(recorded)))
         return rate
 
-    monkeypatch.setattr(practice, "_mean_loss", look)
+    monkeypatch.setattr(section_5, "_mean_loss", look)
     parameters = Ranking(SMALL, (0.01, 0.02), long=1400, last=200, budgets=(25, 400))
-    for method in practice.METHODS:
-        list(practice.ranking(parameters, 99, method))
+    for method in section_5.METHODS:
+        list(section_5.ranking(parameters, 99, method))
     assert seen[::2] == [  # once for each learning rate
         ("forward", [*range(1210, 1401, 10)]),  # the long run, once for all methods
         ("forward", [25]),
@@ -389,23 +390,24 @@ def test_what_each_method_looks_at(monkeypatch):
 # The studies
 
 
-@pytest.mark.parametrize("study", practice.STUDIES, ids=lambda study: study.name)
+@pytest.mark.parametrize("study", section_5.STUDIES, ids=lambda study: study.name)
 def test_a_study_yields_all_its_steps_and_quantities(study):
-    size = study.preset("ci")
-    rows = list(study.compute(size.parameters, 0, size.cases[-1]))
-    assert sorted(row["step"] for row in rows) == list(size.steps)
+    size = study.size("sample")
+    rows = list(study.method.rows(size.parameters, 0, size.cases[-1]))
+    assert sorted(row["step"] for row in rows) == list(size.at) == size.recorded()
+    assert size.steps == size.at[-1]
     assert set(study.quantities) - {"validation_loss"} <= set(rows[-1])
     assert (ROOT / "notebooks" / f"{study.chapter}.md").exists()
 
 
-@pytest.mark.parametrize("study", practice.STUDIES, ids=lambda study: study.name)
+@pytest.mark.parametrize("study", section_5.STUDIES, ids=lambda study: study.name)
 def test_the_paper_preset_is_the_papers_setting_on_at_least_three_seeds(study):
-    size = study.preset("paper")
+    size = study.size("paper")
     figure = f"figure-{study.name.rpartition('-')[2]}"
-    setting = experiments.get(figure).preset("paper").setting
+    setting = experiments.get(figure).size("paper").setting
     assert size.parameters.setting == setting.changed(test_examples=600)
     assert len(size.seeds) >= 3
-    assert study.preset("ci").parameters.setting.sample
+    assert study.size("sample").setting.sample
 
 
 # The front page
@@ -427,23 +429,24 @@ def stored(monkeypatch):
 
     def stand_in(tables):
         def shown(name, preset):
-            there = name in tables
-            return studies.Shown(preset if there else "ci", None, tables.get(name), "")
+            there = preset if name in tables else "sample"
+            return Shown(None, there, None, {}, tables.get(name), "", [])
 
-        monkeypatch.setattr(practice.studies, "shown", shown)
+        monkeypatch.setattr(runs, "shown", shown)
+        monkeypatch.setattr(importlib.import_module("revlib.runs.shown"), "shown", shown)
 
     return stand_in
 
 
 def test_studies_that_belong_together_are_shown_at_one_preset(stored):
     stored({"reset-figure-4": 4, "reset-figure-7": 7, "windows-figure-4": 4})
-    found = practice.shown("reset", {"a": 4, "b": 7}, "paper")
+    found = runs.together({"a": "reset-figure-4", "b": "reset-figure-7"}, "paper")
     assert {where: (each.preset, each.table) for where, each in found.items()} == {
         "a": ("paper", 4),
         "b": ("paper", 7),
     }
-    found = practice.shown("windows", {"a": 4, "b": 7}, "paper")
-    assert {each.preset for each in found.values()} == {"ci"}
+    found = runs.together({"a": "windows-figure-4", "b": "windows-figure-7"}, "paper")
+    assert {each.preset for each in found.values()} == {"sample"}
 
 
 def test_sentences_tell_the_numbers_of_the_stored_results(stored):
@@ -451,9 +454,11 @@ def test_sentences_tell_the_numbers_of_the_stored_results(stored):
     calm = paths({"forward": [jagged] * 3, "windowed(50)": [flat] * 3}, range(1201, 1206))
     cost = {"forward": 100, "reset when better": 250}
     reset = end("kept_loss", {"forward": [1, 2], "reset when better": [3, 1.5]}, cost=cost)
-    wrong = end("misranked", dict(zip(practice.METHODS, ([0.2], [0.1], [0.3], [0.4]), strict=True)))
+    wrong = end(
+        "misranked", dict(zip(section_5.METHODS, ([0.2], [0.1], [0.3], [0.4]), strict=True))
+    )
     stored({"windows-figure-4": calm, "reset-figure-4": reset, "ranking-figure-4": wrong})
-    first, second, third = practice.sentences().splitlines()
+    first, second, third = verdicts.sentences().splitlines()
     assert "windows of 50 steps, the test loss changes 4 times less from step to step" in first
     assert "(95 % interval 4 to 4) at 3.5 times the cost" in first  # steps 1202 to 1205: 2, 3, 4, 5
     assert "it spreads 4 times less (MLP learning x², 3 seeds)" in first
@@ -469,7 +474,7 @@ def test_a_lower_loss_turns_the_advice_round(stored):
     cost = {"forward": 100, "reset when better": 250}
     reset = end("kept_loss", {"forward": [2, 2], "reset when better": [1, 1]}, cost=cost)
     stored({"reset-figure-4": reset})
-    first, second, third = practice.sentences().splitlines()
+    first, second, third = verdicts.sentences().splitlines()
     assert "try it in the order" in second
     assert first == "- Not yet run: `revlib run windows-figure-4`."
     assert third == "- Not yet run: `revlib run ranking-figure-4`."

@@ -1,22 +1,17 @@
-"""Tasks: the batches every order sees, evaluation, and the paper's tasks from settings."""
+"""Tasks: the batches every order sees, and evaluation."""
 
 import copy
-import dataclasses
-import math
 from functools import partial
 
 import pytest
 import torch
 from torch import nn
 
-from revlib import Task, experiments
-from revlib.store import datasets
+from revlib import Task
 from revlib.training import tasks
-from revlib.training.settings import build
 from revlib.training.tasks import ShuffledEpochs
 
 SGD = partial(torch.optim.SGD, lr=0.1)
-SETTING = experiments.get("figure-7").preset("ci").setting
 
 
 def pair(n, size=2):
@@ -133,80 +128,6 @@ def test_an_epoch_holds_every_example_once_with_a_ragged_end():
     assert torch.equal(stream[7][0], epochs[2][1][0])
 
 
-def test_seeds_change_the_start_and_the_batches():
-    one, again, other = build(SETTING, 0), build(SETTING, 0), build(SETTING, 1)
-    assert torch.equal(one.model[1].weight, again.model[1].weight)
-    assert not torch.equal(one.model[1].weight, other.model[1].weight)
-    assert torch.equal(one.batch(5)[0], again.batch(5)[0])
-    assert not torch.equal(one.batch(5)[0], other.batch(5)[0])
-
-
-def test_the_sample_is_computed_in_double_precision():
-    """What chapters print must be the same on every processor."""
-    for setting in (experiments.get(name).preset("ci").setting for name in experiments.EXPERIMENTS):
-        problem = build(setting, 0)
-        tensors = [*problem.model.state_dict().values(), problem.batch(1)[0]]
-        assert {t.dtype for t in tensors if t.is_floating_point()} == {torch.float64}
-    full = build(SETTING.changed(data="x^2", model="mlp", sample=False), 0)
-    assert {p.dtype for p in full.model.parameters()} == {torch.float32}
-
-
-def test_a_nudge_moves_every_number_of_the_start_by_one_unit_of_rounding():
-    plain, one, again, other = (
-        build(SETTING.changed(nudge=nudge), 0).model.state_dict() for nudge in (0, 1, 1, 2)
-    )
-    for name, value in plain.items():
-        if value.is_floating_point() and value.any():
-            eps = torch.finfo(value.dtype).eps
-            moved = (one[name] / value - 1).abs()
-            assert ((moved > 0) & (moved < 2.1 * eps)).all()
-            assert torch.equal(one[name], again[name])
-            assert not torch.equal(one[name], other[name])
-
-
-def test_a_setting_means_what_it_says():
-    data = datasets.load("fashion_mnist", sample=True)
-    problem = build(dataclasses.replace(SETTING, hidden=(7, 5), train_examples=30), 0)
-    assert [p.shape[0] for p in problem.model.parameters() if p.ndim == 2] == [7, 5, 10]
-    x, y = problem.evaluation["train"]
-    assert (len(x), len(problem.evaluation["test"][0])) == (30, len(data.x_test))
-    torch.testing.assert_close(x, torch.tensor(data.x_train[:30]).double() / 255)
-    assert y.tolist() == data.y_train[:30].tolist()
-    assert len(problem.batch(1)[0]) == SETTING.batch_size
-    optimizer = problem.optimizer(problem.model.parameters())
-    assert type(optimizer) is torch.optim.SGD
-    assert optimizer.param_groups[0]["lr"] == SETTING.learning_rate
-    assert optimizer.param_groups[0]["weight_decay"] == 0
-
-
-def test_standardised_inputs_have_mean_0_and_deviation_1():
-    problem = build(dataclasses.replace(SETTING, scaling="standardised"), 0)
-    x = problem.batches.inputs
-    assert abs(x.mean()) < 1e-4
-    assert abs(x.std() - 1) < 1e-4
-
-
-def test_a_changed_setting_names_its_fields():
-    assert SETTING.changed(learning_rate=0.5, init=None) == dataclasses.replace(
-        SETTING, learning_rate=0.5
-    )
-    with pytest.raises(ValueError, match="no 'rate'. It has: data, sample, model"):
-        SETTING.changed(rate=1)
-
-
-@pytest.mark.parametrize(
-    ("field", "wrong", "message"),
-    [
-        ("scaling", "odd", "'odd' is not a scaling. Valid are: unit, standardised"),
-        ("sampling", "odd", "'odd' is not a sampling. Valid are: epochs, independent"),
-        ("model", "odd", "no model 'odd'. Valid are: mlp, resnet18, resnet50, vgg19"),
-    ],
-)
-def test_a_wrong_choice_is_refused(field, wrong, message):
-    with pytest.raises(ValueError, match=message):
-        build(SETTING.changed(**{field: wrong}), 0)
-
-
 def test_independent_batches_repeat_examples_and_can_be_had_again():
     stream = tasks.IndependentBatches(torch.arange(10), torch.arange(10) * 2, size=10, seed=1)
     batches = [stream[n][0].tolist() for n in range(50)]
@@ -215,37 +136,3 @@ def test_independent_batches_repeat_examples_and_can_be_had_again():
     counts = torch.bincount(torch.tensor(batches).flatten(), minlength=10)
     assert counts.sum() == 500
     assert ((counts - 50).abs() < 5 * 45**0.5).all()  # each is binomial, with variance 45
-
-
-@pytest.mark.parametrize(
-    ("figure", "value"), [(4, lambda x: x**2), (5, lambda x: math.cos(10 * x)), (6, lambda x: x**3)]
-)
-def test_regressions_are_those_of_section_a_1(figure, value):
-    setting = experiments.get(f"figure-{figure}").preset("paper").setting
-    problem = build(setting, 0)
-    x, y = problem.evaluation["train"]
-    assert len(x) == 101
-    for i in (0, 7, 50, 100):
-        assert x[i].item() == pytest.approx(-1 + 2 * i / 100, abs=1e-6)
-        assert y[i].item() == pytest.approx(value(-1 + 2 * i / 100), abs=1e-5)
-    between, at = problem.evaluation["test"]
-    assert len(between) == 100
-    torch.testing.assert_close(between, (x[:-1] + x[1:]) / 2)
-    assert at[3].item() == pytest.approx(value(between[3].item()), abs=1e-5)
-    assert problem.loss is nn.functional.mse_loss
-
-
-@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
-def test_colour_images_have_their_channels_first_and_are_scaled_one_by_one(name):
-    setting = experiments.get("figure-2").preset("ci").setting.changed(data=name)
-    raw = datasets.load(name, sample=True)
-    problem = build(setting, 0)
-    x = problem.batches.inputs
-    assert x.shape[1:] == (3, 32, 32)
-    assert x[5, 2, 10, 20].item() == pytest.approx(raw.x_train[5, 10, 20, 2] / 255)
-    standardised = build(setting.changed(scaling="standardised"), 0).batches.inputs
-    assert standardised.mean((0, 2, 3)).abs().max() < 1e-4
-    assert (standardised.std((0, 2, 3)) - 1).abs().max() < 1e-4
-    assert problem.model(x[:2]).shape == (2, len(raw.classes))
-    with pytest.raises(ValueError, match="'he' is not an initialisation of resnet18"):
-        build(setting.changed(init="he"), 0)
