@@ -162,6 +162,8 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _renew(options: argparse.Namespace) -> int:
+    for name in options.studies:
+        experiments.get(name)  # it is valid
     held = True
     for name, preset, changes in results.kept():
         if not options.studies or name in options.studies:

@@ -17,34 +17,38 @@ import pandas as pd
 import pytest
 import torch
 from conftest import contents
-from tiny import ORDERS, TINY, with_orders
+from tiny import MOTION, ORDERS, TINY, with_cases
 
-from revlib import experiments, runs, trajectory
-from revlib.orders import Order, windowed
-from revlib.runs import audit, audited, compute, run, stored, study
-from revlib.store import datasets, provenance, results
+from revlib import experiments, orders, runs, trajectory
+from revlib.orders import Order, named, windowed
+from revlib.runs import audit, audited, compute, engine, run, shown, stored
+from revlib.runs.engine import Plan
+from revlib.store import datasets, provenance, reachable, results
 from revlib.store.results import DamagedResultsError, StoreInUseError, Writer
-from revlib.training import dense, motion, sweep, tasks
+from revlib.training import dense, motion, settings, sweep
 from revlib.training.settings import build
 from revlib.training.tasks import Task
 
-SEEDS = TINY.presets["ci"].seeds
-STEPS = TINY.presets["ci"].steps
-SETTING = TINY.presets["ci"].setting
-COARSE = TINY.presets["ci"].recorded()
-MOTION = TINY.presets["ci"].motion
+SAMPLE = TINY.sizes["sample"]
+SEEDS = SAMPLE.seeds
+STEPS = SAMPLE.steps
+SETTING = SAMPLE.setting
+COARSE = SAMPLE.recorded()
+LOOKS = MOTION.sizes["sample"].at
+REHEARSED = len(ORDERS) * len(COARSE)  # rows of the rehearsal of the tiny experiment
+EDITED = "revlib.training.tasks.Task"
 
 
 def quiet(**options):
-    return run("tiny", "ci", progress=False, **options)
+    return run("tiny", "sample", progress=False, **options)
 
 
 def same(one, other):
     pd.testing.assert_frame_equal(one, other, check_exact=True)
 
 
-def folder(preset="ci"):
-    return results.root() / "tiny" / preset
+def folder(preset="sample", study="tiny"):
+    return results.root() / study / preset
 
 
 def part(table, steps=None, seeds=SEEDS):
@@ -56,8 +60,8 @@ def part(table, steps=None, seeds=SEEDS):
 def whole():
     """All steps of the tiny experiment, at once."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(experiments.EXPERIMENTS, "tiny", TINY)
-        return compute("tiny", "ci", every=1)
+        patch.setitem(experiments.STUDIES, "tiny", TINY)
+        return compute("tiny", "sample", every=1)
 
 
 def count(monkeypatch, owner, name):
@@ -77,7 +81,9 @@ def count(monkeypatch, owner, name):
 
 
 def test_rows_are_those_of_trajectory(whole, one_thread):
-    tables = [trajectory(build(SETTING, seed), order, STEPS) for seed in SEEDS for order in ORDERS]
+    tables = [
+        trajectory(build(SETTING, seed), named(order), STEPS) for seed in SEEDS for order in ORDERS
+    ]
     same(whole, pd.concat(tables).sort_values(results.KEYS, ignore_index=True))
     assert len(whole) == 2 * len(ORDERS) * (STEPS + 1)
 
@@ -91,13 +97,13 @@ def test_orders_and_seeds_differ(whole):
 def test_a_run_stores_what_compute_computes(tiny, whole):
     table = quiet(every=1)
     same(table, whole)
-    same(stored("tiny", "ci"), whole)
+    same(stored("tiny", "sample"), whole)
 
 
 @pytest.mark.parametrize("seconds", [-1, 1e9], ids=["each step", "never"])
 def test_it_does_not_matter_when_workers_hand_over(tiny, whole, seconds, monkeypatch):
     monkeypatch.setattr(sweep, "SLICE_SECONDS", seconds)
-    same(compute("tiny", "ci", every=1), whole)
+    same(compute("tiny", "sample", every=1), whole)
 
 
 @pytest.mark.slow
@@ -110,18 +116,18 @@ def test_two_workers_compute_the_same_bits(tiny, whole):
     ("seeds", "every"), [([1], None), ([0], 5), (range(2), 16), (np.array([1]), 32), ([1, 1], 8)]
 )
 def test_a_subset_equals_that_part_of_the_whole(tiny, whole, seeds, every):
-    steps = TINY.presets["ci"].recorded(every=every)
+    steps = SAMPLE.recorded(every=every)
     same(quiet(seeds=seeds, every=every), part(whole, steps, seeds))
-    same(compute("tiny", "ci", seeds, every), part(whole, steps, seeds))
+    same(compute("tiny", "sample", seeds, every), part(whole, steps, seeds))
 
 
 def test_refining_and_adding_seeds_equals_all_at_once(tiny, whole, monkeypatch):
     evaluated = count(monkeypatch, Task, "evaluate")
     quiet(every=8, seeds=[1])
     quiet(every=8)
-    same(quiet(every=4), part(whole, TINY.presets["ci"].recorded(every=4)))
+    same(quiet(every=4), part(whole, SAMPLE.recorded(every=4)))
     same(quiet(every=1), whole)
-    assert len(evaluated) == len(whole)  # nothing is computed twice
+    assert len(evaluated) == len(whole) + REHEARSED  # nothing is computed twice
     assert sum(entry["rows"] for entry in results.Store(folder()).files()[0].runs) == len(whole)
 
 
@@ -137,10 +143,10 @@ def test_nothing_is_computed_where_nothing_is_missing(tiny, monkeypatch):
 def test_a_changed_setting_has_a_store_of_its_own(tiny, whole):
     quiet(every=1)
     changed = quiet(learning_rate=0.5, hidden=None)
-    same(changed, compute("tiny", "ci", learning_rate=0.5))
+    same(changed, compute("tiny", "sample", learning_rate=0.5))
     assert not changed["test_loss"].isin(whole["test_loss"]).all()
-    same(stored("tiny", "ci"), whole)
-    assert (results.root() / "tiny" / "ci,learning_rate=0.5").is_dir()
+    same(stored("tiny", "sample"), whole)
+    assert (results.root() / "tiny" / "sample,learning_rate=0.5").is_dir()
     with pytest.raises(ValueError, match="no 'speed'. It has: data, sample, model, hidden"):
         quiet(speed=1)
 
@@ -168,7 +174,7 @@ def test_each_worker_computes_with_one_thread(tiny, monkeypatch):
     monkeypatch.setattr(Task, "evaluate", watched)
     try:
         torch.set_num_threads(2)
-        compute("tiny", "ci", [0], 32)
+        compute("tiny", "sample", [0], 32)
         assert used == {1}
         assert torch.get_num_threads() == 2
     finally:
@@ -188,8 +194,7 @@ def test_each_worker_computes_with_one_thread(tiny, monkeypatch):
 def test_states_are_kept_only_where_something_starts_from_them(tiny, monkeypatch, order, most):
     """At any moment, the parent and a worker hold no more states than there are starts in use."""
     monkeypatch.setattr(sweep, "SLICE_SECONDS", -1)
-    [chosen] = [o for o in ORDERS if o.name == order]
-    monkeypatch.setitem(experiments.EXPERIMENTS, "tiny", with_orders((chosen,)))
+    monkeypatch.setitem(experiments.STUDIES, "tiny", with_cases((order,)))
     held = []
     for name in ("spine_piece", "leaf_piece"):
 
@@ -198,13 +203,13 @@ def test_states_are_kept_only_where_something_starts_from_them(tiny, monkeypatch
             return piece(run, *group)
 
         monkeypatch.setattr(sweep._Run, name, watched)
-    compute("tiny", "ci", [0], every=1)
+    compute("tiny", "sample", [0], every=1)
     assert max(held) == most
     assert len(held) > 1
 
 
 def test_where_memory_is_short_few_states_are_kept(tiny, monkeypatch):
-    whole = compute("tiny", "ci", [0])
+    whole = compute("tiny", "sample", [0])
     held = []
     take = sweep._Run.take
 
@@ -214,7 +219,7 @@ def test_where_memory_is_short_few_states_are_kept(tiny, monkeypatch):
 
     monkeypatch.setattr(sweep._Run, "take", watched)
     monkeypatch.setattr(sweep, "KEPT_BYTES", 1)
-    again = compute("tiny", "ci", [0])
+    again = compute("tiny", "sample", [0])
     pd.testing.assert_frame_equal(again, whole, check_exact=True)
     assert max(held) <= 2
 
@@ -258,7 +263,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tiny, whole, after, kind):
     ):
         interrupt(patch, after, kind)
         quiet()
-    kept = stored("tiny", "ci")
+    kept = stored("tiny", "sample")
     expected = part(whole, COARSE)
     if len(kept):
         same(kept, expected.merge(kept[results.KEYS]))
@@ -272,7 +277,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tiny, whole, after, kind):
 def test_interrupted_again_and_again(tiny, whole):
     for _ in range(100):
         with pytest.MonkeyPatch.context() as patch:
-            interrupt(patch, random.Random(len(stored("tiny", "ci"))).randint(15, 40), "torn")
+            interrupt(patch, random.Random(len(stored("tiny", "sample"))).randint(15, 40), "torn")
             try:
                 table = quiet(every=1)
                 break
@@ -285,7 +290,7 @@ def test_interrupted_again_and_again(tiny, whole):
 def test_a_stopped_run_has_whole_curves(tiny, rows, monkeypatch):
     """Backward leaves of all seeds come side by side, coarse to fine."""
     backward = "backward"
-    monkeypatch.setattr(kernels, "STACK_BYTES", 0)  # one step at a time
+    monkeypatch.setattr(dense, "STACK_BYTES", 0)  # one step at a time
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
         add = Writer.add
         seen = {seed: 0 for seed in SEEDS}
@@ -299,7 +304,7 @@ def test_a_stopped_run_has_whole_curves(tiny, rows, monkeypatch):
 
         patch.setattr(Writer, "add", stop)
         quiet(every=1)
-    table = stored("tiny", "ci")
+    table = stored("tiny", "sample")
     for seed in SEEDS:
         steps = table[(table["seed"] == seed) & (table["order"] == backward)]["step"].tolist()
         assert steps[0] == 0
@@ -319,21 +324,26 @@ def test_damaged_results_are_refused_and_left_alone(tiny):
     [table] = folder().glob("*.parquet")
     table.write_bytes(table.read_bytes()[:-1])
     before = contents(folder())
-    for attempt in (quiet, lambda: quiet(every=1), lambda: stored("tiny", "ci")):
+    for attempt in (quiet, lambda: quiet(every=1), lambda: stored("tiny", "sample")):
         with pytest.raises(DamagedResultsError, match=str(table)):
             attempt()
     with pytest.raises(DamagedResultsError, match=str(table)):
-        audit("tiny", "ci")
+        audit("tiny", "sample")
     assert contents(folder()) == before
 
 
 # Stale rows
 
 
-def use_other_code(patch):
-    """Take the code for what it was before an edit."""
-    old = provenance.code() | {"tasks": "0" * 16}
-    patch.setattr(provenance, "code", lambda *_: old)
+def use_other_code(patch, definition=EDITED):
+    """Take the code for what it was before a definition was edited, where it counts."""
+    code = reachable.code
+
+    def earlier(*roots):
+        found = code(*roots)
+        return found | {definition: "0" * 8} if definition in found else found
+
+    patch.setattr(reachable, "code", earlier)
 
 
 def shifted(evaluate):
@@ -353,13 +363,12 @@ def test_stale_rows_are_neither_used_nor_touched(tiny, whole, cause):
             patch.setattr(datasets, "load", with_less_data(datasets.load))
             forget()
         else:
-            preset = TINY.presets["ci"]
-            slower = dataclasses.replace(preset, setting=SETTING.changed(learning_rate=0.01))
-            patch.setitem(TINY.presets, "ci", slower)
+            slower = SAMPLE.changed(learning_rate=0.01)
+            patch.setitem(TINY.sizes, "sample", slower)
         quiet(every=16)
     forget()
     before = contents(folder())
-    assert stored("tiny", "ci").empty or cause == "data"  # looking does not load the data
+    assert stored("tiny", "sample").empty or cause == "data"  # looking does not load the data
 
     same(quiet(every=1), whole)
     after = contents(folder())
@@ -377,7 +386,7 @@ def with_less_data(load):
 
 def forget():
     """Forget the data that is in memory."""
-    tasks._scaled.cache_clear()
+    settings._scaled.cache_clear()
 
 
 # Audits
@@ -386,7 +395,7 @@ def forget():
 def test_an_audit_of_sound_rows_passes_and_changes_nothing(tiny):
     quiet()
     before = contents(folder())
-    [found] = audit("tiny", "ci", points=100)
+    [found] = audit("tiny", "sample", points=100)
     assert found.passed
     assert not found.renewed
     assert contents(folder()) == before
@@ -403,7 +412,7 @@ def test_an_audit_of_sound_rows_passes_and_changes_nothing(tiny):
 
 def test_an_audit_takes_as_many_points_as_are_asked_for(tiny):
     quiet()
-    [found] = audit("tiny", "ci", points=2)
+    [found] = audit("tiny", "sample", points=2)
     assert len(found.points.drop_duplicates(results.KEYS)) == 2
 
 
@@ -412,19 +421,20 @@ def test_equal_stale_rows_are_renewed_and_used(tiny, whole):
         use_other_code(patch)
         quiet()
     tables = {name: data for name, data in contents(folder()).items() if "parquet" in name}
-    [found] = audit("tiny", "ci", points=5)
+    [found] = audit("tiny", "sample", points=5)
     assert found.passed
     assert found.renewed
     assert {name: contents(folder())[name] for name in tables} == tables
 
     [path] = folder().glob("*.json")
     [renewal] = json.loads(path.read_text())["renewals"]
-    assert renewal["identity"]["code"] == provenance.code()
-    assert pd.DataFrame(renewal["audit"]["points"]).equals(found.points)
+    assert renewal["identity"]["code"] == Plan.of("tiny", "sample").identity().code
+    assert (renewal["by"], renewal["draw"]) == ("audit", found.draw)
+    assert pd.DataFrame(renewal["points"]).equals(found.points)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Task, "batch", lambda *_: pytest.fail("work was done"))
         same(quiet(), part(whole, COARSE))
-    assert not audit("tiny", "ci")[0].renewed  # it is renewed already
+    assert not audit("tiny", "sample")[0].renewed  # it is renewed already
     same(quiet(every=1), whole)
     assert len(list(folder().glob("*.json"))) == 1
 
@@ -435,7 +445,7 @@ def test_unequal_stale_rows_are_not_renewed(tiny, whole):
         patch.setattr(Task, "evaluate", shifted(Task.evaluate))
         quiet()
     before = contents(folder())
-    [found] = audit("tiny", "ci")
+    [found] = audit("tiny", "sample")
     assert not found.passed
     assert not found.renewed
     wrong = found.points[~found.points["equal"]]
@@ -443,21 +453,21 @@ def test_unequal_stale_rows_are_not_renewed(tiny, whole):
     assert np.allclose(wrong["stored"] - wrong["recomputed"], 0.01)
     assert contents(folder()) == before
     same(quiet(), part(whole, COARSE))
-    assert sorted(a.passed for a in audit("tiny", "ci")) == [False, True]
+    assert sorted(a.passed for a in audit("tiny", "sample")) == [False, True]
 
 
 def test_diverged_rows_can_be_audited_and_renewed(tiny):
     with pytest.MonkeyPatch.context() as patch:
         use_other_code(patch)
         quiet(learning_rate=1e300)
-    [found] = audit("tiny", "ci", points=100, learning_rate=1e300)
+    [found] = audit("tiny", "sample", points=100, learning_rate=1e300)
     assert found.points["stored"].isna().any()
     assert found.renewed
 
 
 def test_an_audit_tells_its_draw_and_can_be_repeated(tiny, whole):
     quiet(every=1)
-    [one], [again], [other] = (audit("tiny", "ci", draw=draw) for draw in (5, 5, 6))
+    [one], [again], [other] = (audit("tiny", "sample", draw=draw) for draw in (5, 5, 6))
     assert one.draw == again.draw == 5
     pd.testing.assert_frame_equal(one.points, again.points)
     assert not one.points[results.KEYS].equals(other.points[results.KEYS])
@@ -481,7 +491,7 @@ def test_a_quantity_that_only_one_side_has_is_not_equal(tiny, lost):
     with pytest.MonkeyPatch.context() as patch:
         if lost == "now":
             patch.setattr(Task, "evaluate", without(Task.evaluate))
-        [found] = audit("tiny", "ci")
+        [found] = audit("tiny", "sample")
     assert set(found.points.loc[~found.points["equal"], "quantity"]) == {"test_accuracy"}
     assert not found.renewed
 
@@ -493,17 +503,17 @@ def clock(monkeypatch):
     taken = []
 
     def let(fixed, each):
-        compared = runs._compared
+        compared = engine._compared
 
-        def timed(plan, stored):
-            now[0] += fixed + each * stored["step"]
-            taken.append(stored["step"])
-            return compared(plan, stored)
+        def timed(plan, file, point):
+            now[0] += fixed + each * point["step"]
+            taken.append(point["step"])
+            return compared(plan, file, point)
 
-        monkeypatch.setattr(runs, "_compared", timed)
+        monkeypatch.setattr(engine, "_compared", timed)
         return taken
 
-    monkeypatch.setattr(runs.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(engine.time, "monotonic", lambda: now[0])
     let.now = now
     return let
 
@@ -513,7 +523,7 @@ def clock(monkeypatch):
 def test_an_audit_keeps_to_its_time(tiny, clock, fixed, seconds):
     quiet(every=1)
     steps = clock(fixed, each=1)
-    [found] = audit("tiny", "ci", points=5, seconds=seconds)
+    [found] = audit("tiny", "sample", points=5, seconds=seconds)
     assert steps[0] == 1
     assert clock.now[0] <= seconds
     assert found.finished == (len(steps) == 5)
@@ -528,22 +538,22 @@ def test_an_audit_without_time_takes_one_of_the_cheapest_points(tiny, clock):
         quiet()
     before = contents(folder())
     steps = clock(fixed=9, each=1)
-    [found] = audit("tiny", "ci", points=2, seconds=1)
+    [found] = audit("tiny", "sample", points=2, seconds=1)
     assert steps == [1]
     assert found.passed
     assert not found.finished
     assert not found.renewed
     assert contents(folder()) == before
-    assert audit("tiny", "ci", points=2, seconds=1000)[0].renewed
+    assert audit("tiny", "sample", points=2, seconds=1000)[0].renewed
 
 
 def test_an_audit_in_a_chapter_shows_its_points_and_writes_nothing(tiny):
     quiet()
-    run("tiny", "ci", progress=False, learning_rate=1e300)
+    run("tiny", "sample", progress=False, learning_rate=1e300)
     for changes in ({}, {"learning_rate": 1e300}):
-        plan = runs._Run.of("tiny", "ci", None, None, changes)
+        plan = Plan.of("tiny", "sample", changes=changes)
         before = contents(plan.store.folder)
-        text = audited("tiny", "ci", points=2, seconds=1000, **changes)
+        text = audited("tiny", "sample", points=2, seconds=1000, **changes)
         assert contents(plan.store.folder) == before
         first, _, *lines = text.splitlines()
         points = len(SEEDS) * len(ORDERS) * (len(COARSE) - 1)
@@ -553,7 +563,7 @@ def test_an_audit_in_a_chapter_shows_its_points_and_writes_nothing(tiny):
             "| seed | order | step | quantity | stored | recomputed | allowed | equal |"
         )
         assert len(lines) == 2 + 2 * 6
-        table = stored("tiny", "ci")
+        table = stored("tiny", "sample")
         for line in [] if changes else lines[2:]:
             seed, order, step, quantity, old, new, _, equal = line.strip("| ").split(" | ")
             key = (table["seed"] == int(seed)) & (table["order"] == order)
@@ -565,18 +575,18 @@ def test_an_audit_in_a_chapter_shows_its_points_and_writes_nothing(tiny):
 def test_an_audit_in_a_chapter_says_what_is_not_equal(tiny, monkeypatch):
     quiet()
     monkeypatch.setattr(Task, "evaluate", shifted(Task.evaluate))
-    text = audited("tiny", "ci", points=1)
+    text = audited("tiny", "sample", points=1)
     assert "**not all equal**" in text
     assert text.count("**no**") == 1
 
 
 def test_an_audit_in_a_chapter_says_why_it_is_skipped(tiny, monkeypatch, tmp_path):
     def skipped():
-        found = audited("tiny", "ci")
+        found = audited("tiny", "sample")
         assert "\n" not in found
         return found.removeprefix("**Audit.** Skipped: ")
 
-    nothing = "of tiny at preset ci nothing is stored that could be compared."
+    nothing = "of tiny at preset sample nothing is stored that could be compared."
     assert skipped() == nothing
     with pytest.MonkeyPatch.context() as patch:
         use_other_code(patch)
@@ -590,12 +600,12 @@ def test_an_audit_in_a_chapter_says_why_it_is_skipped(tiny, monkeypatch, tmp_pat
             skipped() == "the stored results were computed on other data than is on this machine."
         )
 
-    full = dataclasses.replace(TINY.presets["ci"], setting=SETTING.changed(sample=False))
-    monkeypatch.setitem(TINY.presets, "ci", full)
+    full = SAMPLE.changed(sample=False)
+    monkeypatch.setitem(TINY.sizes, "sample", full)
     monkeypatch.setenv("REVLIB_DATA", str(tmp_path))
     monkeypatch.setattr(datasets, "load", lambda *_, **__: pytest.fail("data was loaded"))
-    plan = runs._Run.of("tiny", "ci", None, None, {})
-    with plan.store.writing(plan.identity(), plan.orders, plan.steps, 1) as writer:
+    plan = Plan.of("tiny", "sample")
+    with plan.store.writing(plan.identity(), plan.orders, plan.size.steps, 1) as writer:
         writer.add([{"seed": 0, "order": "forward", "step": 0, "test_loss": 1.0}])
     assert skipped() == (
         "the data is not on this machine (`revlib data fashion_mnist` fetches it)."
@@ -603,39 +613,38 @@ def test_an_audit_in_a_chapter_says_why_it_is_skipped(tiny, monkeypatch, tmp_pat
 
 
 def test_an_audit_in_a_chapter_has_nothing_to_say_of_start_points(tiny):
-    plan = runs._Run.of("tiny", "ci", None, None, {})
-    with plan.store.writing(plan.identity(), plan.orders, plan.steps, 1) as writer:
+    plan = Plan.of("tiny", "sample")
+    with plan.store.writing(plan.identity(), plan.orders, plan.size.steps, 1) as writer:
         writer.add([{"seed": 0, "order": "forward", "step": 0, "test_loss": 1.0}])
-    assert audited("tiny", "ci").endswith("only start points are stored as yet.")
+    assert audited("tiny", "sample").endswith("only start points are stored as yet.")
 
 
 def test_an_audit_of_nothing_says_so(tiny):
-    message = r"Nothing is stored of tiny at preset ci .*revlib run tiny --preset ci"
+    message = r"Nothing is stored of tiny at preset sample .*revlib run tiny --preset sample"
     with pytest.raises(ValueError, match=message):
-        audit("tiny", "ci")
+        audit("tiny", "sample")
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
         interrupt(patch, 0, "Ctrl-C")
         quiet()
     with pytest.raises(ValueError, match=message):
-        audit("tiny", "ci")
+        audit("tiny", "sample")
 
 
 def test_an_audit_leaves_out_orders_that_are_no_more(tiny, monkeypatch):
     quiet()
-    monkeypatch.setitem(experiments.EXPERIMENTS, "tiny", with_orders(ORDERS[:1]))
-    [found] = audit("tiny", "ci", points=100)
+    monkeypatch.setitem(experiments.STUDIES, "tiny", with_cases(ORDERS[:1]))
+    [found] = audit("tiny", "sample", points=100)
     assert set(found.points["order"]) == {"forward"}
-    other = (Order("other", ORDERS[1].word),)
-    monkeypatch.setitem(experiments.EXPERIMENTS, "tiny", with_orders(other))
+    monkeypatch.setitem(experiments.STUDIES, "tiny", with_cases(("tail(5)",)))
     with pytest.raises(ValueError, match="Nothing is stored"):
-        audit("tiny", "ci")
+        audit("tiny", "sample")
 
 
 # Motion
 
 
 def measured(**options):
-    return runs.measure("tiny", "ci", progress=False, **options)
+    return run("motion-tiny", "sample", progress=False, **options)
 
 
 @pytest.fixture(scope="module")
@@ -644,21 +653,21 @@ def moved():
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     rows = [
-        {"seed": seed, "order": order.name, "step": n}
-        | growth.motion(build(SETTING, seed), order, n)
+        {"seed": seed, "order": order, "step": n}
+        | motion.motion(build(SETTING, seed), named(order), n)
         for seed in SEEDS
         for order in ORDERS
-        for n in MOTION
+        for n in LOOKS
     ]
     torch.set_num_threads(threads)
     return pd.DataFrame(rows).sort_values(results.KEYS, ignore_index=True)
 
 
-def test_measure_stores_what_growth_defines_in_a_folder_of_its_own(tiny, moved):
+def test_motion_is_what_is_defined_and_a_study_of_its_own(tiny, moved):
     same(measured(), moved)
-    assert [path.name for path in folder().iterdir()] == ["motion"]
-    same(runs.stored_motion("tiny", "ci"), moved)
-    assert stored("tiny", "ci").empty
+    assert [path.name for path in results.root().iterdir()] == ["motion-tiny"]
+    same(stored("motion-tiny", "sample"), moved)
+    assert stored("tiny", "sample").empty
     quiet()
     before = contents(folder())
     same(measured(), moved)
@@ -667,21 +676,26 @@ def test_measure_stores_what_growth_defines_in_a_folder_of_its_own(tiny, moved):
 
 def test_orders_and_seeds_move_differently(moved):
     """Otherwise the comparisons here would show little: each seed and order has its own rows."""
-    late = moved[moved["step"] == MOTION[-1]]
+    late = moved[moved["step"] == LOOKS[-1]]
     assert late["moved"].nunique() == late["predictions_moved"].nunique() == len(late)
 
 
-def test_measure_computes_what_is_missing_and_nothing_else(tiny, moved, monkeypatch):
-    computed = count(monkeypatch, growth, "motion")
+def test_two_workers_measure_the_same_bits(tiny, moved):
+    same(measured(workers=2), moved)
+
+
+def test_what_is_missing_of_motion_is_computed_and_nothing_else(tiny, moved, monkeypatch):
+    computed = count(monkeypatch, motion, "motion")
+    rehearsed = len(moved) // 2
     same(measured(seeds=[1]), part(moved, seeds=[1]))
-    assert len(computed) == len(moved) // 2
+    assert len(computed) == len(moved) // 2 + rehearsed
     same(measured(), moved)
-    assert len(computed) == len(moved)
-    before = contents(folder() / "motion")
+    assert len(computed) == len(moved) + rehearsed
+    before = contents(folder(study="motion-tiny"))
     same(measured(), moved)
     same(measured(seeds=[0]), moved)
-    assert len(computed) == len(moved)
-    assert contents(folder() / "motion") == before
+    assert len(computed) == len(moved) + rehearsed
+    assert contents(folder(study="motion-tiny")) == before
 
 
 @pytest.mark.parametrize("kind", ["Ctrl-C", "torn"])
@@ -689,170 +703,178 @@ def test_a_resumed_measurement_equals_an_uninterrupted_one(tiny, moved, kind):
     with pytest.MonkeyPatch.context() as patch, pytest.raises((KeyboardInterrupt, Killed)):
         interrupt(patch, 3, kind)
         measured()
-    assert len(runs.stored_motion("tiny", "ci")) == 3
+    assert len(stored("motion-tiny", "sample")) == 3
     with pytest.MonkeyPatch.context() as patch:
-        computed = count(patch, growth, "motion")
+        computed = count(patch, motion, "motion")
         same(measured(), moved)
     assert len(computed) == len(moved) - 3
 
 
 def test_motion_is_measured_no_further_than_an_order_is_followed(tiny, moved, monkeypatch):
-    short = dataclasses.replace(TINY.presets["ci"], until={"backward": 8})
-    monkeypatch.setitem(TINY.presets, "ci", short)
+    short = dataclasses.replace(MOTION.sizes["sample"], until={"backward": 8})
+    monkeypatch.setitem(MOTION.sizes, "sample", short)
     beyond = (moved["order"] == "backward") & (moved["step"] > 8)
     assert beyond.sum() == len(SEEDS)
     same(measured(), moved[~beyond].reset_index(drop=True))
 
 
 def test_motion_is_stale_where_the_way_to_measure_it_has_changed_and_curves_are_not(tiny, moved):
-    code = provenance.code
-
-    def before_an_edit(*more):
-        return code(*more) | dict.fromkeys(more, "0" * 16)
-
+    definition = "revlib.training.motion.motion"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(provenance, "code", before_an_edit)
+        use_other_code(patch, definition)
         table = quiet()
         measured()
-    before = contents(folder() / "motion")
-    same(stored("tiny", "ci"), table)
-    assert runs.stored_motion("tiny", "ci").empty
-    assert runs.stale("tiny", "ci") == [f"{len(moved)} rows of motion with other code in growth"]
+    before = contents(folder(study="motion-tiny"))
+    same(stored("tiny", "sample"), table)
+    assert stored("motion-tiny", "sample").empty
+    assert not runs.stale("tiny", "sample")
+    words = f"{len(moved)} rows with other code in {definition}"
+    assert runs.stale("motion-tiny", "sample") == [words]
     same(measured(), moved)
-    assert contents(folder() / "motion").items() > before.items()
+    assert contents(folder(study="motion-tiny")).items() > before.items()
 
 
 def test_motion_is_stale_too_where_the_numbers_of_the_curves_are(tiny, moved):
     with pytest.MonkeyPatch.context() as patch:
         use_other_code(patch)
         measured()
-    assert runs.stored_motion("tiny", "ci").empty
-    [words] = runs.stale("tiny", "ci")
-    assert words == f"{len(moved)} rows of motion with other code in growth, tasks"
+    assert stored("motion-tiny", "sample").empty
+    words = f"{len(moved)} rows with other code in {EDITED}"
+    assert runs.stale("motion-tiny", "sample") == [words]
 
 
 def test_stale_motion_that_is_found_equal_is_renewed(tiny, moved):
     with pytest.MonkeyPatch.context() as patch:
         use_other_code(patch)
         measured()
-    [found] = audit("tiny", "ci", points=100, motion=True)
+    [found] = audit("motion-tiny", "sample", points=100)
     assert found.passed
     assert found.renewed
     assert set(found.points["quantity"]) == set(moved) - set(results.KEYS)
     assert len(found.points.drop_duplicates(results.KEYS)) == len(moved)
     assert (found.points["allowed"] > 0).all()
-    same(runs.stored_motion("tiny", "ci"), moved)
-    assert not audit("tiny", "ci", motion=True)[0].renewed  # it is renewed already
+    same(stored("motion-tiny", "sample"), moved)
+    assert not audit("motion-tiny", "sample")[0].renewed  # it is renewed already
 
 
 def test_unequal_stale_motion_is_not_renewed(tiny, moved):
-    motion = growth.motion
+    measure = motion.motion
     with pytest.MonkeyPatch.context() as patch:
         use_other_code(patch)
-        patch.setattr(growth, "motion", lambda *a: motion(*a) | {"moved": 0.1})
+        patch.setattr(motion, "motion", lambda *a: measure(*a) | {"moved": 0.1})
         measured()
-    [found] = audit("tiny", "ci", motion=True)
+    [found] = audit("motion-tiny", "sample")
     assert not found.renewed
     assert set(found.points.loc[~found.points["equal"], "quantity"]) == {"moved"}
-    assert runs.stored_motion("tiny", "ci").empty
+    assert stored("motion-tiny", "sample").empty
 
 
 def test_an_audit_of_motion_that_was_never_measured_says_how_to(tiny):
     quiet()
-    with pytest.raises(ValueError, match="revlib motion tiny --preset ci"):
-        audit("tiny", "ci", motion=True)
+    with pytest.raises(ValueError, match="revlib run motion-tiny --preset sample"):
+        audit("motion-tiny", "sample")
 
 
-def test_motion_of_ci_is_measured_on_the_spot_and_not_stored(tiny, moved):
-    table, note = runs.motion("tiny")
-    same(table, moved)
-    assert note == "Preset ci: measured just now, 2 seeds."
+def test_motion_of_the_sample_is_measured_on_the_spot_and_not_stored(tiny, moved):
+    found = shown("motion-tiny")
+    same(found.table, moved)
+    assert found.note.startswith("Preset sample: computed just now")
+    assert found.note.endswith("; 2 seeds, 2 of 33 steps recorded.")
     assert not results.root().exists()
     measured()
     with pytest.MonkeyPatch.context() as patch:
-        computed = count(patch, growth, "motion")
-        runs.motion("tiny")
+        computed = count(patch, motion, "motion")
+        shown("motion-tiny")
     assert len(computed) == len(moved)  # what is stored is not shown as measured
-    changed, _ = runs.motion("tiny", learning_rate=0.5)
-    assert not changed["moved"].isin(moved["moved"]).any()
+    changed = shown("motion-tiny", learning_rate=0.5)
+    assert not changed.table["moved"].isin(moved["moved"]).any()
 
 
 def test_motion_of_the_paper_is_what_is_stored(tiny, monkeypatch):
-    table = runs.measure("tiny", "paper", [1], progress=False)
-    monkeypatch.setattr(growth, "motion", lambda *_: pytest.fail("work was done"))
+    table = run("motion-tiny", "paper", [1], progress=False)
+    monkeypatch.setattr(motion, "motion", lambda *_: pytest.fail("work was done"))
     monkeypatch.setattr(datasets, "load", lambda *_, **__: pytest.fail("data was loaded"))
-    shown, note = runs.motion("tiny", "paper")
-    same(shown, table)
-    assert len(shown) == len(ORDERS) * len(MOTION)
-    assert note == "Preset paper: stored results, 1 seed."
+    found = shown("motion-tiny", "paper")
+    same(found.table, table)
+    assert len(found.table) == len(ORDERS) * len(LOOKS)
+    assert found.note.startswith("Preset paper: stored results, ")
+    assert "; 1 seed, " in found.note
 
 
 @pytest.mark.parametrize("left", ["nothing", "curves", "stale", "another setting"])
-def test_motion_of_the_paper_falls_back_on_ci_and_says_so(tiny, moved, left):
+def test_motion_of_the_paper_falls_back_on_the_sample_and_says_so(tiny, moved, left):
     with pytest.MonkeyPatch.context() as patch:
         if left == "curves":
             run("tiny", "paper", [0], 32, progress=False)
         elif left == "stale":
             use_other_code(patch)
-            runs.measure("tiny", "paper", [0], progress=False)
+            run("motion-tiny", "paper", [0], progress=False)
         elif left == "another setting":
-            runs.measure("tiny", "paper", [0], progress=False, init="glorot")
-    shown, note = runs.motion("tiny", "paper")
-    same(shown, moved)
-    assert note == (
-        "Preset ci: measured just now, 2 seeds. It stands in for the preset paper, of which no "
-        "motion is stored."
-    )
+            run("motion-tiny", "paper", [0], progress=False, init="glorot")
+    found = shown("motion-tiny", "paper")
+    same(found.table, moved)
+    assert found.note.startswith("Preset sample: computed just now")
+    if left == "stale":
+        assert found.note.endswith(
+            "It stands in for the preset paper: the stored results are stale "
+            f"({len(ORDERS) * len(LOOKS)} rows with other code in {EDITED}). "
+            "`revlib renew motion-tiny` renews them."
+        )
+    else:
+        assert found.note.endswith(
+            "It stands in for the preset paper: none are stored. "
+            "`revlib run motion-tiny` computes them."
+        )
 
 
 # What a chapter shows
 
 
-def test_a_study_of_ci_is_computed_and_not_stored(tiny, whole):
-    shown = study("tiny")
-    same(shown.table, part(whole, COARSE))
-    assert (shown.preset, shown.setting, shown.experiment) == ("ci", SETTING, TINY)
-    assert shown.note.startswith("Preset ci: computed just now on the embedded sample")
-    assert shown.note.endswith(f"; 2 seeds, {len(COARSE)} of 33 steps recorded.")
+def test_a_study_of_the_sample_is_computed_and_not_stored(tiny, whole):
+    found = shown("tiny")
+    same(found.table, part(whole, COARSE))
+    assert (found.preset, found.setting, found.study) == ("sample", SETTING, TINY)
+    assert found.note.startswith("Preset sample: computed just now on the embedded sample")
+    assert found.note.endswith(f"; 2 seeds, {len(COARSE)} of 33 steps recorded.")
     assert not results.root().exists()
     quiet()
     with pytest.MonkeyPatch.context() as patch:
         evaluated = count(patch, Task, "evaluate")
-        study("tiny")
+        shown("tiny")
     assert evaluated  # what is stored is not shown as computed
 
 
 def test_a_study_takes_a_readers_changes(tiny):
-    shown = study("tiny", seeds=[1], every=16, learning_rate=0.5)
-    same(shown.table, compute("tiny", "ci", [1], 16, learning_rate=0.5))
-    assert shown.setting.learning_rate == 0.5
+    found = shown("tiny", seeds=[1], every=16, learning_rate=0.5)
+    same(found.table, compute("tiny", "sample", [1], 16, learning_rate=0.5))
+    assert found.setting.learning_rate == 0.5
 
 
-def test_a_study_knows_its_orders_and_windows(tiny):
-    shown = study("tiny", seeds=[0])
-    assert (shown.orders, shown.windows) == (ORDERS, [(20, 22)])
-    fallen_back = study("tiny", "paper", seeds=[0])
+def test_a_study_knows_its_cases_and_windows(tiny):
+    found = shown("tiny", seeds=[0])
+    assert (found.size.cases, found.windows) == (ORDERS, [(20, 22)])
+    fallen_back = shown("tiny", "paper", seeds=[0])
     assert fallen_back.windows == [(20, 22)]
     run("tiny", "paper", [0], 32, progress=False)
-    assert study("tiny", "paper").windows == [(16, 32)]  # it has none: the second half
+    assert shown("tiny", "paper").windows == [(16, 32)]  # it has none: the second half
 
 
 def test_a_study_tells_its_cost_in_optimizer_steps(tiny):
-    words = study("tiny", seeds=[0, 1]).cost()
+    words = shown("tiny", seeds=[0, 1]).cost()
     start, _, rest = words.partition(": ")
     assert start == "**Cost** in optimizer steps, all seeds together"
     told = dict(part.rsplit(" for ")[0].rsplit(" ", 1) for part in rest.split("; "))
-    assert told == {order.name: str(2 * order.cost(COARSE)) for order in ORDERS}
+    assert told == {order: str(2 * named(order).cost(COARSE)) for order in ORDERS}
     assert (told["forward"], told["backward"]) == (str(2 * STEPS), str(2 * sum(COARSE)))
     assert rest.count(f" for {2 * len(COARSE)} recorded points") == len(ORDERS)
     assert rest.endswith("recorded points.")  # and of time nothing is on record
 
 
 def test_the_cost_counts_what_is_shown(tiny):
-    short = dataclasses.replace(TINY.presets["ci"], until={"backward": 8})
+    short = dataclasses.replace(SAMPLE, until={"backward": 8})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(TINY.presets, "ci", short)
-        words = study("tiny", seeds=[1], every=4).cost()
+        patch.setitem(TINY.sizes, "sample", short)
+        words = shown("tiny", seeds=[1], every=4).cost()
     steps = [0, 1, 4, 8]
     assert f"backward {sum(steps)} for {len(steps)} recorded points" in words
 
@@ -867,7 +889,7 @@ def test_a_study_tells_the_time_that_the_stored_runs_took(tiny):
         {"machine": "another", "workers": 2, "date": only["date"]},  # it is still going on
     ]
     file.write()
-    words = study("tiny", "paper").cost()
+    words = shown("tiny", "paper").cost()
     assert words.endswith(
         " Computing and evaluating them took 4 minutes with 1 or 2 processes on another."
     )
@@ -875,44 +897,44 @@ def test_a_study_tells_the_time_that_the_stored_runs_took(tiny):
     assert f"backward {maps} for 8 recorded points" in words
 
 
-def test_a_study_of_the_paper_shows_ci_where_nothing_is_stored(tiny, whole):
-    shown = study("tiny", "paper")
-    same(shown.table, part(whole, COARSE))
-    assert (shown.preset, shown.setting) == ("ci", SETTING)
-    assert shown.note.startswith("Preset ci: computed just now")
-    assert shown.note.endswith(
-        "stands in for the preset paper: no results of the paper's setting are stored yet."
+def test_a_study_of_the_paper_shows_the_sample_where_nothing_is_stored(tiny, whole):
+    found = shown("tiny", "paper")
+    same(found.table, part(whole, COARSE))
+    assert (found.preset, found.setting) == ("sample", SETTING)
+    assert found.note.startswith("Preset sample: computed just now")
+    assert found.note.endswith(
+        "It stands in for the preset paper: none are stored. `revlib run tiny` computes them."
     )
 
 
 def test_a_study_of_the_paper_shows_what_is_stored(tiny, monkeypatch):
     table = run("tiny", "paper", progress=False)
     monkeypatch.setattr(Task, "batch", lambda *_: pytest.fail("work was done"))
-    shown = study("tiny", "paper")
-    same(shown.table, table)
-    assert (shown.preset, shown.setting) == ("paper", TINY.presets["paper"].setting)
-    assert shown.note.startswith("Preset paper: stored results, last added to on 20")
-    assert provenance.machine() in shown.note
-    assert shown.note.endswith("; 2 seeds, 6 of 33 steps recorded.")
-    shown = study("tiny", "paper", seeds=[1])
-    same(shown.table, part(table, seeds=[1]))
-    assert shown.note.endswith("; 1 seed, 6 of 33 steps recorded.")
+    found = shown("tiny", "paper")
+    same(found.table, table)
+    assert (found.preset, found.setting) == ("paper", TINY.sizes["paper"].setting)
+    assert found.note.startswith("Preset paper: stored results, last added to on 20")
+    assert provenance.machine() in found.note
+    assert found.note.endswith("; 2 seeds, 6 of 33 steps recorded.")
+    found = shown("tiny", "paper", seeds=[1])
+    same(found.table, part(table, seeds=[1]))
+    assert found.note.endswith("; 1 seed, 6 of 33 steps recorded.")
 
 
 def test_a_study_of_the_paper_needs_no_data_to_show_what_is_stored(tiny, monkeypatch):
     table = run("tiny", "paper", progress=False)
     monkeypatch.setattr(datasets, "load", lambda *_, **__: pytest.fail("data was loaded"))
-    same(study("tiny", "paper").table, table)
+    same(shown("tiny", "paper").table, table)
 
 
 @pytest.mark.parametrize("kind", ["Ctrl-C", "kill"])
-def test_a_study_of_the_paper_shows_ci_where_a_run_has_only_begun(tiny, monkeypatch, kind):
+def test_a_study_of_the_paper_shows_the_sample_where_a_run_has_only_begun(tiny, monkeypatch, kind):
     with pytest.MonkeyPatch.context() as patch, pytest.raises((KeyboardInterrupt, Killed)):
         interrupt(patch, 0, "torn" if kind == "kill" else kind)
         run("tiny", "paper", progress=False)
-    shown = study("tiny", "paper")
-    assert shown.preset == "ci"
-    assert "no results of the paper's setting are stored yet" in shown.note
+    found = shown("tiny", "paper")
+    assert found.preset == "sample"
+    assert "none are stored. `revlib run tiny` computes them." in found.note
 
 
 def test_a_study_of_the_paper_says_what_is_stale(tiny, whole):
@@ -920,12 +942,13 @@ def test_a_study_of_the_paper_says_what_is_stale(tiny, whole):
         use_other_code(patch)
         run("tiny", "paper", progress=False)
     before = contents(folder("paper"))
-    shown = study("tiny", "paper")
-    same(shown.table, part(whole, COARSE))
-    assert shown.preset == "ci"
-    rows = len(SEEDS) * len(ORDERS) * len(TINY.presets["paper"].recorded())
-    assert shown.note.endswith(
-        f"results of the paper's setting are stale ({rows} rows with other code in tasks)."
+    found = shown("tiny", "paper")
+    same(found.table, part(whole, COARSE))
+    assert found.preset == "sample"
+    rows = len(SEEDS) * len(ORDERS) * len(TINY.sizes["paper"].recorded())
+    assert found.note.endswith(
+        f"It stands in for the preset paper: the stored results are stale ({rows} rows with other "
+        f"code in {EDITED}). `revlib renew tiny` renews them."
     )
     assert contents(folder("paper")) == before
 
@@ -933,29 +956,29 @@ def test_a_study_of_the_paper_says_what_is_stale(tiny, whole):
 def test_a_study_of_chosen_steps_of_the_paper_computes_what_is_missing(tiny, monkeypatch):
     run("tiny", "paper", progress=False)
     evaluated = count(monkeypatch, Task, "evaluate")
-    shown = study("tiny", "paper", seeds=[0], every=16)
+    found = shown("tiny", "paper", seeds=[0], every=16)
     assert not evaluated
-    assert shown.preset == "paper"
-    assert set(shown.table["step"]) == {0, 1, 16, 32}
-    assert set(shown.table["seed"]) == {0}
-    assert shown.note.endswith("; 1 seed, 4 of 33 steps recorded.")
-    shown = study("tiny", "paper", every=4)
+    assert found.preset == "paper"
+    assert set(found.table["step"]) == {0, 1, 16, 32}
+    assert set(found.table["seed"]) == {0}
+    assert found.note.endswith("; 1 seed, 4 of 33 steps recorded.")
+    found = shown("tiny", "paper", every=4)
     assert len(evaluated) == 2 * len(ORDERS) * 4
-    same(shown.table, stored("tiny", "paper"))
-    same(shown.table, compute("tiny", "paper", every=4))
+    same(found.table, stored("tiny", "paper"))
+    same(found.table, compute("tiny", "paper", every=4))
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("nonsense",), "no experiment 'nonsense'. Valid are: .*figure-9, tiny"),
-        (("tiny", "nonsense"), "no preset 'nonsense'. Valid are: ci, paper"),
-        (("tiny", "ci", None, 0), "must be a whole number, 1 or more; got 0"),
-        (("tiny", "ci", [3, -2]), "A seed must be a whole number, 0 or more; got -2"),
-        (("tiny", "ci", None, 2.5), "must be a whole number, 1 or more; got 2.5"),
+        (("nonsense",), "no study 'nonsense'. Valid are: figure-2, .*, tiny, motion-tiny"),
+        (("tiny", "nonsense"), "no preset 'nonsense'. Valid are: sample, paper"),
+        (("tiny", "sample", None, 0), "must be a whole number, 1 or more; got 0"),
+        (("tiny", "sample", [3, -2]), "A seed must be a whole number, 0 or more; got -2"),
+        (("tiny", "sample", None, 2.5), "must be a whole number, 1 or more; got 2.5"),
     ],
 )
-@pytest.mark.parametrize("function", [run, compute, study])
+@pytest.mark.parametrize("function", [run, compute, shown])
 def test_bad_values_are_refused(tiny, function, arguments, message):
     with pytest.raises(ValueError, match=message):
         function(*arguments)
@@ -974,10 +997,10 @@ def test_bad_values_are_refused(tiny, function, arguments, message):
         ("sample", "no", "'sample' must be True or False; got 'no'"),
     ],
 )
-@pytest.mark.parametrize("function", [run, compute, study, runs.measure, runs.motion])
+@pytest.mark.parametrize("function", [run, compute, shown])
 def test_a_field_of_another_kind_is_refused(tiny, function, field, value, message):
     with pytest.raises(ValueError, match=message):
-        function("tiny", "ci", **{field: value})
+        function("tiny", "sample", **{field: value})
     assert not results.root().exists()
 
 
@@ -995,7 +1018,7 @@ class Processes:
     def __init__(self, cwd):
         tests = Path(__file__).parent
         paths = [str(tests), str(Path(runs.__file__).parent.parent), os.environ.get("PYTHONPATH")]
-        self.store = Path(cwd, "results", "tiny", "ci")
+        self.store = Path(cwd, "results", "tiny", "sample")
         self.errors = Path(cwd, "errors.txt")
         with self.errors.open("wb") as errors:
             self.parent = subprocess.Popen(
@@ -1011,7 +1034,7 @@ class Processes:
 
     def start(self, workers=1):
         """Start a run; its process number is that of its group."""
-        words = f"run tiny --preset ci --every 1 --workers {workers}"
+        words = f"run tiny --preset sample --every 1 --workers {workers}"
         self.found = self.journal()
         print(words, file=self.parent.stdin, flush=True)
         return int(self.parent.stdout.readline())
@@ -1077,13 +1100,13 @@ def test_killed_ten_times_and_finished_a_run_gives_the_same_table(tiny, whole, p
         else:
             os.killpg(group, signal.SIGKILL)
         assert processes.status() == -signal.SIGKILL, "it was done before it could be killed"
-        rows = len(stored("tiny", "ci"))
+        rows = len(stored("tiny", "sample"))
         assert rows >= kept
         kept = rows
     assert 0 < kept < len(whole)
     processes.start()
     assert processes.status() == 0, processes.errors.read_text()
-    same(stored("tiny", "ci"), whole)
+    same(stored("tiny", "sample"), whole)
     for _ in range(300):  # a busy machine takes its time to tell the workers
         if not members(orphans):
             break
@@ -1102,31 +1125,31 @@ def test_an_order_that_now_has_other_words_is_refused_also_where_rows_are_only_r
     tiny, monkeypatch
 ):
     quiet()
+    code = reachable.code(*TINY.method.roots(SETTING, ORDERS))
+    monkeypatch.setattr(reachable, "code", lambda *_: code)  # otherwise the rows would be stale
     imposter = Order("backward", windowed(3).word)
-    orders = tuple(imposter if o.name == "backward" else o for o in ORDERS)
-    monkeypatch.setitem(experiments.EXPERIMENTS, "tiny", with_orders(orders))
+    monkeypatch.setitem(orders.MAKERS, "backward", lambda: imposter)
     for read in (stored, quiet):
         with pytest.raises(ValueError, match="an order 'backward' with other words"):
-            read(*(("tiny", "ci") if read is stored else ()))
+            read(*(("tiny", "sample") if read is stored else ()))
 
 
 def test_stale_rows_say_what_they_were_computed_with(tiny, monkeypatch):
     quiet()
-    old = provenance.code()
-    monkeypatch.setattr(provenance, "code", lambda *_: old | {"maps": "other"})
+    use_other_code(monkeypatch)
     rows = len(COARSE) * len(SEEDS) * len(ORDERS)
-    assert runs.stale("tiny", "ci") == [f"{rows} rows with other code in maps"]
-    assert stored("tiny", "ci").empty
+    assert runs.stale("tiny", "sample") == [f"{rows} rows with other code in {EDITED}"]
+    assert stored("tiny", "sample").empty
 
 
 def test_a_study_says_what_the_reader_has_changed(tiny):
-    assert study("tiny", "ci").note.startswith("Preset ci: computed just now")
-    changed = study("tiny", "ci", learning_rate=0.5, init="lecun")
-    assert changed.note.startswith("Preset ci with init=lecun, learning_rate=0.5: computed")
+    assert shown("tiny", "sample").note.startswith("Preset sample: computed just now")
+    changed = shown("tiny", "sample", learning_rate=0.5, init="lecun")
+    assert changed.note.startswith("Preset sample with init=lecun, learning_rate=0.5: computed")
 
 
 def test_where_no_window_is_recorded_the_second_half_of_the_rows_is_taken(tiny):
-    whole = runs.study("tiny", "ci")
+    whole = shown("tiny", "sample")
     assert whole.windows == [(20, 22)]
     early = dataclasses.replace(whole, table=whole.table[whole.table["step"] <= 16])
     assert early.windows == [(8, 16)]

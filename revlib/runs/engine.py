@@ -201,6 +201,13 @@ class Plan:
         code = reachable.code(*method.roots(parameters, self.size.cases))
         return Identity(fields, code, digest)
 
+    @property
+    def has_data(self) -> bool:
+        """Whether the data is on this machine."""
+        setting = self.size.setting
+        there = setting.sample or setting.data not in datasets.NAMES
+        return there or datasets.path(setting.data).exists()
+
     def missing(self, table: pd.DataFrame) -> list[Wanted]:
         """Return what a table lacks: steps, or whole cases where these are computed whole."""
         have: dict[tuple[int, str], set[int]] = {}
@@ -290,7 +297,8 @@ def renew(name: str, preset: str = "paper", **changes: Any) -> list[Renewal]:
 
     Beside each result lies the small table that its code gave at the preset ``sample``
     (:meth:`Plan.rehearsal`). Where the same table comes out today, up to measured rounding, the
-    code means the same, and the result is renewed; how, is written down with it.
+    code means the same, and the result is renewed; how, is written down with it. Nothing is
+    downloaded: where the data is not on this machine, it is taken for what it was.
 
     Returns
     -------
@@ -298,9 +306,10 @@ def renew(name: str, preset: str = "paper", **changes: Any) -> list[Renewal]:
         One for each stale result file.
     """
     plan = Plan.of(name, preset, changes=changes)
-    identity = plan.identity()
+    files = plan.store.stale(plan.identity())
+    identity = plan.identity(data=bool(files) and plan.has_data)
     renewals = []
-    for file in plan.store.stale(identity):
+    for file in files:
         rows, different = len(file.table()), file.identity.other_study(identity)
         if different or not file.has_rehearsal():
             why = different or "it has no rehearsal"
@@ -327,7 +336,7 @@ def renew(name: str, preset: str = "paper", **changes: Any) -> list[Renewal]:
 def _rehearsal_compared(plan: Plan, before: pd.DataFrame) -> pd.DataFrame:
     """Compare an earlier rehearsal with today's, number by number."""
     now = plan.rehearsed()
-    exact = before.shape == now.shape and before.equals(now[before.columns])
+    exact = set(before) == set(now) and before.equals(now[before.columns])
     tables = [now] if exact else [now, *(plan.rehearsed(nudge) for nudge in audits.NUDGES)]
     again, *moved = (table.set_index(results.KEYS) for table in tables)
     before = before.set_index(results.KEYS)
@@ -382,7 +391,8 @@ def audit(
 
     Points are drawn at random, anew at each audit. Of a case that is computed whole, the beginning
     is computed again, up to the first step after the start. How far rounding alone moves a point is
-    measured on the spot (:mod:`revlib.runs.audits`).
+    measured on the spot (:mod:`revlib.runs.audits`). Rows of a setting with other values are not
+    renewed, however equal: what differs may show in other points.
 
     Parameters
     ----------
@@ -418,7 +428,8 @@ def audit(
     found = []
     for file in files:
         one = recomputed(plan, file, points, seconds, draw)
-        if one.passed and one.finished and not file.stands_for(identity):
+        differs = file.identity.other_study(dataclasses.replace(identity, data=None))
+        if one.passed and one.finished and not differs and not file.stands_for(identity):
             record = {"by": "audit", "draw": one.draw, "points": one.points.to_dict("records")}
             plan.store.renew(file, identity, record)
             one = dataclasses.replace(one, renewed=True)
@@ -439,7 +450,7 @@ def audited(
     skipped = "**Audit.** Skipped: "
     if plan.store.current(plan.identity(), plan.orders) is None:
         return f"{skipped}of {name} at preset {preset} nothing is stored that could be compared."
-    if data in datasets.NAMES and not plan.size.setting.sample and not datasets.path(data).exists():
+    if not plan.has_data:
         return f"{skipped}the data is not on this machine (`revlib data {data}` fetches it)."
     file = plan.store.current(plan.identity(data=True), plan.orders)
     if file is None:
@@ -518,7 +529,8 @@ def _compared(plan: Plan, file: ResultFile, point: dict[str, Any]) -> list[dict[
     compared = []
     for again, *moved in zip(*found, strict=False):
         key = {name: again[name] for name in results.KEYS}
-        old = table.loc[tuple(key.values())].dropna().to_dict()
+        place = tuple(key.values())
+        old = table.loc[place].dropna().to_dict() if place in table.index else {}
         compared += audits.compared(key, old, again, moved)
         if again["step"] > 0:
             break

@@ -138,10 +138,10 @@ def shown(
             small = shown(name, "sample", seeds, None, **changes)
             old = "; ".join(engine.stale(name, preset, **changes))
             reason = f"the stored results are stale ({old})" if old else "none are stored"
+            # `revlib renew` takes all that is stored of a study, whatever the reader has changed.
+            way = f"renew {name}` renews" if old else f"run {plan.command}` computes"
             note = (
-                f"{small.note} It stands in for the preset {preset}: {reason}. "
-                f"`revlib {'renew' if old else 'run'} {plan.command}` "
-                f"{'renews' if old else 'computes'} them."
+                f"{small.note} It stands in for the preset {preset}: {reason}. `revlib {way} them."
             )
             return dataclasses.replace(small, note=note)
         log = plan.store.current(identity, plan.orders).runs
@@ -161,7 +161,7 @@ def together(names: Mapping[str, str], preset: str, **changes: Any) -> dict[str,
     """Return what a chapter shows of studies that belong together, all of them in one size.
 
     Where one has nothing stored that holds today, all are shown at ``sample``, and the notes say
-    so.
+    so: that of this one by which command it is computed.
 
     Parameters
     ----------
@@ -174,7 +174,11 @@ def together(names: Mapping[str, str], preset: str, **changes: Any) -> dict[str,
     """
     found = {words: shown(name, preset, **changes) for words, name in names.items()}
     if len({each.preset for each in found.values()}) > 1:
-        return together(names, "sample", **changes)
+        for words, each in found.items():
+            if each.preset != "sample":
+                small = shown(names[words], "sample", **changes)
+                note = f"{small.note} It stands in for the preset {preset}, like those beside it."
+                found[words] = dataclasses.replace(small, note=note)
     return found
 
 

@@ -126,7 +126,7 @@ def load(name: str, sample: bool = False) -> Dataset:
 
     Examples
     --------
-    >>> from revlib import datasets
+    >>> from revlib.store import datasets
     >>> data = datasets.load("fashion_mnist", sample=True)
     >>> data.x_train.shape, data.classes[int(data.y_train[0])]
     ((4000, 28, 28), 'Ankle boot')

@@ -96,10 +96,11 @@ class Identity:
         Code may mean the same when it reads otherwise, and a field of the setting that only one of
         the two knows may change nothing. All else makes another study.
         """
+        mine, others = _flat(self.setting), _flat(other.setting)
         words = [
-            f"{name} {self.setting[name]} instead of {other.setting[name]}"
-            for name in sorted(self.setting.keys() & other.setting.keys())
-            if self.setting[name] != other.setting[name]
+            f"{name} {mine[name]} instead of {others[name]}"
+            for name in sorted(mine.keys() & others.keys())
+            if mine[name] != others[name]
         ]
         if self.data and other.data and self.data != other.data:
             words.append("other data")
@@ -120,11 +121,11 @@ class Identity:
 
     def differences(self, other: Identity) -> str:
         """Return in words in what these rows differ from those of `other`."""
-        fields = sorted(self.setting.keys() | other.setting.keys())
+        mine, others = _flat(self.setting), _flat(other.setting)
         words = [
-            f"{name} {self.setting.get(name)} instead of {other.setting.get(name)}"
-            for name in fields
-            if self.setting.get(name) != other.setting.get(name)
+            f"{name} {mine.get(name)} instead of {others.get(name)}"
+            for name in sorted(mine.keys() | others.keys())
+            if mine.get(name) != others.get(name)
         ]
         if self.data and other.data and self.data != other.data:
             words.append("other data")
@@ -455,6 +456,20 @@ def costs() -> pd.DataFrame:
         for file in Store(folder).files()
         if file.finished
     )
+
+
+def _flat(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return fields with those of the setting among them on the same level, ``setting.init`` say.
+
+    So a field that a setting has gained is one field more, wherever the setting is.
+    """
+    flat: dict[str, Any] = {}
+    for name, value in fields.items():
+        if isinstance(value, dict):
+            flat |= {f"{name}.{field}": inner for field, inner in value.items()}
+        else:
+            flat[name] = value
+    return flat
 
 
 def _spread(steps: int) -> list[int]:
