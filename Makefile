@@ -6,9 +6,9 @@ PRESET ?= paper
 CHROMIUM ?= chromium
 JOBS ?= $(shell getconf _NPROCESSORS_ONLN)
 
-ifneq ($(PRESET),ci)
+ifneq ($(PRESET),sample)
 ifneq ($(PRESET),paper)
-$(error PRESET is '$(PRESET)', and must be ci (seconds, embedded sample data) or paper (the paper's own setting))
+$(error PRESET is '$(PRESET)', and must be sample (seconds, embedded sample data) or paper (the paper's own setting))
 endif
 endif
 
@@ -32,7 +32,7 @@ INDEX := book/_build/html/index.html
 
 .PHONY: help
 help: ## list the targets (this)
-	@echo "make TARGET [PRESET=ci|paper] [JOBS=n] [PYTHON=python3] [VENV=.venv]"
+	@echo "make TARGET [PRESET=sample|paper] [JOBS=n] [PYTHON=python3] [VENV=.venv]"
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: book
@@ -99,7 +99,7 @@ picture: $(ENV) ## redraw the pictures of the README and of the book's front pag
 	$(RUN) -c "from revlib import figures, runs; figures.theme(); \
 	    burst = runs.stored('figure-7').query('1900 <= step < 1908'); \
 	    figures.curves(burst, ['test_loss']).savefig('book/_static/figure-7.png')"
-	$(RUN) -c "from revlib import drawings, orders; \
+	$(RUN) -c "from revlib import orders; from revlib.figures import drawings; \
 	    print(drawings.runs([orders.forward(), orders.backward()]))" > book/_static/orders.svg
 
 .PHONY: env

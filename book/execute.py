@@ -178,7 +178,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Run one chapter with papermill.")
     parser.add_argument("text", type=Path, metavar="NOTEBOOK.md")
     parser.add_argument("output", type=Path, metavar="OUT.ipynb")
-    parser.add_argument("--preset", choices=["ci", "paper"], required=True)
+    parser.add_argument("--preset", choices=["sample", "paper"], required=True)
     parser.add_argument(
         "--keep", action="store_true", help="run it only if its code is not that of the output"
     )

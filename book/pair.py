@@ -61,7 +61,9 @@ def library(folder: Path) -> str:
     folder
         The library: its code, without comments and docstrings, and its samples of data.
     """
-    from revlib import provenance  # brings PyTorch, which `check` and `format` need not wait for
+    from revlib.store import (
+        provenance,
+    )  # brings PyTorch, which `check` and `format` need not wait for
 
     whole = hashlib.sha256()
     for file in sorted([*folder.rglob("*.py"), *folder.rglob("*.npz")]):
@@ -88,7 +90,7 @@ def is_stale(text: Path) -> bool:
 
 
 def sync(text: Path) -> bool:
-    """Rewrite a chapter's notebook from its text; run it, at `ci`, if its outputs are stale.
+    """Rewrite a chapter's notebook from its text; run it, at `sample`, if its outputs are stale.
 
     What differs from run to run is left out, so that a diff shows changes only: metadata of the
     run, cell ids, and the outputs of cells tagged ``volatile``.

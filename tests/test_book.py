@@ -10,10 +10,9 @@ from urllib.parse import unquote, urlsplit
 import links
 import pytest
 import yaml
+from built import BOOK, PAGES
 
 ROOT = Path(__file__).resolve().parent.parent
-BOOK = ROOT / "book" / "_build" / "html"
-PAGES = sorted(page for page in BOOK.rglob("*.html") if page.parent.name != "_static")  # templates
 
 if not PAGES:
     pytest.skip("the book is not built: run `make book`", allow_module_level=True)

@@ -57,11 +57,11 @@ def test_the_notebook_mirrors_its_text(text):
 
 
 @every_chapter
-def test_the_parameters_cell_is_one_and_sets_ci(text):
+def test_the_parameters_cell_is_one_and_sets_the_sample(text):
     (cell,) = (
         cell for cell in execute.read(text).cells if "parameters" in cell.metadata.get("tags", [])
     )
-    assert re.search(r'^preset = "ci"', cell.source, flags=re.MULTILINE)
+    assert re.search(r'^preset = "sample"', cell.source, flags=re.MULTILINE)
 
 
 @every_chapter
@@ -115,7 +115,7 @@ def chapter(*cells):
     )
 
 
-PARAMETERS = (":tags: [parameters]", 'preset = "ci"')
+PARAMETERS = (":tags: [parameters]", 'preset = "sample"')
 
 
 @pytest.mark.parametrize("cells", [[], [PARAMETERS, PARAMETERS]], ids=["none", "two"])
@@ -145,7 +145,7 @@ def test_a_failing_chapter_names_cell_and_error_and_leaves_what_it_reached(tmp_p
     text, output = tmp_path / "sample.md", tmp_path / "sample.ipynb"
     text.write_text(chapter(PARAMETERS, ("", "import os"), ("", f"{source}\n"), ("", "2")))
     with pytest.raises(execute.ChapterError) as failure:
-        execute.execute(text, output, {"preset": "ci"})
+        execute.execute(text, output, {"preset": "sample"})
     assert f"sample.md: code cell 3, which begins `{source}`, failed: {error}" in str(failure.value)
     assert not output.exists()
     assert (tmp_path / "sample.partial.ipynb").exists()
@@ -239,7 +239,7 @@ def test_a_notebook_is_rewritten_where_words_change_and_run_where_code_changes(s
     def given():
         return [[output.text for output in cell.outputs] for cell in stored(synced).cells[:3]]
 
-    assert given() == [['preset = "ci"'], ["1 + 1"], []]
+    assert given() == [['preset = "sample"'], ["1 + 1"], []]
     notebook = stored(synced)
     notebook.cells[1].outputs[0].text = "2"
     nbformat.write(notebook, synced.with_suffix(".ipynb"))
@@ -248,11 +248,11 @@ def test_a_notebook_is_rewritten_where_words_change_and_run_where_code_changes(s
     assert not pair.sync(synced)
     assert pair.difference(synced) is None
     assert stored(synced).cells[-1].source == "More words."
-    assert given() == [['preset = "ci"'], ["2"], []]
+    assert given() == [['preset = "sample"'], ["2"], []]
     edit(synced, "1 + 1", "1 + 2")
     assert pair.sync(synced)
     assert pair.difference(synced) is None
-    assert given() == [['preset = "ci"'], ["1 + 2"], []]
+    assert given() == [['preset = "sample"'], ["1 + 2"], []]
     nbformat.validate(stored(synced))
 
 

@@ -19,7 +19,8 @@ from revlib import Order, backward, forward, switch, windowed
 from revlib.store import results
 from revlib.store.results import DamagedResultsError, Identity, ResultFile, Store, StoreInUseError
 
-TODAY = Identity({"data": "digits", "learning_rate": 0.1}, {"maps": "a1", "tasks": "b2"}, "d1")
+CODE = {"revlib.maps.step": "a1", "revlib.tasks.build": "b2"}
+TODAY = Identity({"data": "digits", "learning_rate": 0.1}, CODE, "d1")
 KEYS = results.KEYS
 
 
@@ -59,7 +60,7 @@ def assert_holds(store, expected, identity=TODAY):
 
 @pytest.fixture
 def store(tmp_path):
-    return Store(tmp_path / "tiny" / "ci")
+    return Store(tmp_path / "tiny" / "sample")
 
 
 # Rows survive
@@ -347,7 +348,7 @@ def test_no_flipped_bit_in_the_middle_of_a_journal_goes_unnoticed(store):
 
 
 def test_a_damaged_stale_file_does_not_stand_in_the_way(store):
-    other = Identity(TODAY.setting, {"maps": "old"}, "d1")
+    other = Identity(TODAY.setting, {"revlib.maps.step": "old"}, "d1")
     save(store, rows(1), other).stem.with_suffix(".parquet").write_bytes(b"")
     save(store, rows(2))
     assert_holds(store, rows(2))
@@ -377,11 +378,14 @@ def test_rows_that_disagree_are_refused(store, other):
             ["learning_rate", "0.2"],
         ),
         (Identity(TODAY.setting | {"momentum": 0.9}, TODAY.code, "d1"), ["momentum", "0.9"]),
-        (Identity(TODAY.setting, {"maps": "a1", "tasks": "new"}, "d1"), ["other code in tasks"]),
-        (Identity(TODAY.setting, {"maps": "a1"}, "d1"), ["other code in tasks"]),
+        (
+            Identity(TODAY.setting, CODE | {"revlib.tasks.build": "new"}, "d1"),
+            ["revlib.tasks.build"],
+        ),
+        (Identity(TODAY.setting, {"revlib.maps.step": "a1"}, "d1"), ["other code in revlib.tasks"]),
         (Identity(TODAY.setting, TODAY.code, "d2"), ["other data"]),
     ],
-    ids=["value", "field", "code", "module", "data"],
+    ids=["value", "field", "code", "definition", "data"],
 )
 def test_rows_of_another_identity_are_stale_and_left_alone(store, other, words):
     file = save(store, rows(1, 2), other)
@@ -408,23 +412,24 @@ def test_unknown_data_matches_any(store):
 
 
 def test_a_renewal_is_written_down_and_rows_are_added_to_the_renewed_file(store):
-    old = Identity(TODAY.setting, {"maps": "old", "tasks": "b2"}, "d1")
+    old = Identity(TODAY.setting, CODE | {"revlib.maps.step": "old"}, "d1")
     file = save(store, rows(1, 2), old)
     table = file.stem.with_suffix(".parquet").read_bytes()
-    audit = {"points": [{"seed": 0, "step": 2, "quantity": "train_loss", "equal": True}]}
-    store.renew(file, TODAY, audit)
+    points = [{"seed": 0, "step": 2, "quantity": "train_loss", "equal": True}]
+    store.renew(file, TODAY, {"by": "audit", "draw": 7, "points": points})
 
     assert file.stem.with_suffix(".parquet").read_bytes() == table
     stored = json.loads(file.stem.with_suffix(".json").read_text())
     assert stored["identity"] == vars(old)
     [renewal] = stored["renewals"]
     assert renewal["identity"] == vars(TODAY)
-    assert renewal["audit"] == audit
+    assert (renewal["by"], renewal["draw"], renewal["points"]) == ("audit", 7, points)
     assert renewal["date"].startswith("20")
+    assert set(renewal) == {"identity", "date", "by", "draw", "points"}
     assert_holds(store, rows(1, 2))
     assert_holds(store, rows(1, 2), old)
     assert not store.stale(TODAY)
-    assert store.stale(Identity(TODAY.setting, {"maps": "newer", "tasks": "b2"}, "d1"))
+    assert store.stale(Identity(TODAY.setting, CODE | {"revlib.maps.step": "newer"}, "d1"))
 
     save(store, rows(3))
     assert len(store.files()) == 1
@@ -432,7 +437,7 @@ def test_a_renewal_is_written_down_and_rows_are_added_to_the_renewed_file(store)
 
 
 def test_of_several_valid_files_the_largest_counts(store):
-    old = Identity(TODAY.setting, {"maps": "old"}, "d1")
+    old = Identity(TODAY.setting, {"revlib.maps.step": "old"}, "d1")
     save(store, rows(1))
     file = save(store, rows(1, 2, 3), old)
     store.renew(file, TODAY, {})
@@ -478,6 +483,61 @@ def test_a_run_can_be_made_longer(store):
         save(store, rows(2), orders=(mine,), steps=5)
 
 
+def test_words_name_three_of_the_definitions_that_have_changed():
+    changed = Identity(TODAY.setting, {f"revlib.maps.{name}": "x" for name in "abcde"}, "d1")
+    assert changed.differences(Identity(TODAY.setting, {}, "d1")) == (
+        "other code in revlib.maps.a, revlib.maps.b, revlib.maps.c and 2 more"
+    )
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        (TODAY, ""),
+        (Identity(TODAY.setting, {}, "d1"), ""),
+        (Identity(TODAY.setting | {"momentum": 0.9}, CODE, "d1"), ""),
+        (Identity({"data": "digits"}, CODE, None), ""),
+        (
+            Identity({"data": "faces", "learning_rate": 0.2}, CODE, "d1"),
+            "data faces instead of digits; learning_rate 0.2 instead of 0.1",
+        ),
+        (Identity(TODAY.setting, CODE, "d2"), "other data"),
+    ],
+    ids=["same", "code", "more fields", "fewer fields", "values", "data"],
+)
+def test_other_code_and_fields_that_one_side_lacks_may_be_of_the_same_study(other, words):
+    assert other.other_study(TODAY) == words
+
+
+# A rehearsal beside it
+
+
+def test_a_rehearsal_is_kept_beside_its_rows_bit_for_bit(store):
+    file = save(store, rows(1, 2))
+    before = contents(store.folder)
+    assert not file.has_rehearsal()
+    small = pd.DataFrame([row(1, 0.1 + 0.2), row(2, math.inf), row(3, math.nan)])
+    file.keep_rehearsal(small)
+    [again] = Store(store.folder).files()
+    assert again.has_rehearsal()
+    pd.testing.assert_frame_equal(again.rehearsal(), small, check_exact=True)
+    assert set(contents(store.folder)) == {*before, f"{TODAY.fingerprint()}.rehearsal"}
+    assert contents(store.folder).items() > before.items()
+    assert_holds(store, rows(1, 2))
+
+
+def test_a_damaged_rehearsal_is_refused_and_does_not_stand_in_the_way_of_rows(store):
+    file = save(store, rows(1))
+    file.keep_rehearsal(pd.DataFrame(rows(1)))
+    path = file.stem.with_suffix(".rehearsal")
+    content = path.read_bytes()
+    for damaged in (b"", content[:-5], bytes(len(content))):
+        path.write_bytes(damaged)
+        with pytest.raises(DamagedResultsError, match=str(path)):
+            file.rehearsal()
+        assert_holds(store, rows(1))
+
+
 # One writer
 
 
@@ -486,7 +546,7 @@ def test_a_second_writer_is_refused_and_reading_is_not(store):
         writer.add(rows(1))
         with (
             pytest.raises(
-                StoreInUseError, match=r"Another process is writing to .*ci\. Wait until"
+                StoreInUseError, match=r"Another process is writing to .*sample\. Wait until"
             ),
             open_store(Store(store.folder)),
         ):
@@ -539,7 +599,7 @@ def test_costs_add_up_all_runs_of_a_file_and_leave_out_those_that_stored_nothing
 ):
     monkeypatch.setattr(results, "root", lambda: tmp_path)
     assert results.costs().empty
-    sizes = ("paper", "paper,init=he", "paper/motion")
+    sizes = ("paper", "paper,init=he", "sample")
     for number, size in enumerate(sizes, start=1):
         file = save(Store(tmp_path / "tiny" / size), rows(*range(number)))
         file.runs[0] |= {"seconds": 3600, "workers": 2}
@@ -548,8 +608,35 @@ def test_costs_add_up_all_runs_of_a_file_and_leave_out_those_that_stored_nothing
         file.write()
     found = results.costs()
     assert list(found["experiment"]) == ["tiny"] * 3
-    assert list(found["size"]) == ["paper", "paper/motion", "paper,init=he"]
-    assert list(found["rows"]) == [1, 3, 2]
+    assert list(found["size"]) == list(sizes)
+    assert list(found["rows"]) == [1, 2, 3]
     assert set(found["hours"]) == {1.5}
     assert set(found["core_hours"]) == {2.5}
     assert set(found["date"]) == {"2030-01-02"}
+
+
+def test_what_is_kept_is_known_by_study_preset_and_changes(tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "root", lambda: tmp_path)
+    assert results.kept() == []
+    folders = (
+        "tiny/paper",
+        "tiny/paper,hidden=(4, 4),init=he,learning_rate=1e+300",
+        "tiny/sample",
+        "other/paper",
+    )
+    for folder in folders:
+        save(Store(tmp_path / folder), rows(1))
+    (tmp_path / "empty" / "paper").mkdir(parents=True)
+    changes = {"hidden": (4, 4), "init": "he", "learning_rate": 1e300}
+    assert results.kept() == [
+        ("other", "paper", {}),
+        ("tiny", "paper", {}),
+        ("tiny", "paper", changes),
+        ("tiny", "sample", {}),
+    ]
+
+
+@pytest.mark.parametrize("value", [0.5, 1e-3, 3, True, (4, 4), "he", "x^2", "cos(10x)", None])
+def test_a_value_is_read_as_it_is_written(value):
+    read = results.value(str(value))
+    assert (read, type(read)) == (value, type(value))

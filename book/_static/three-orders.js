@@ -3,7 +3,7 @@
    the others it does nothing, and it leaves no names behind.
 
    The first part is the mathematics, written as in the library: a map is a function, an order is
-   the choice of an anchor (revlib/orders.py), and `iterates` is the definition
+   the word that it spells (revlib/orders.py), and `iterates` is the definition
    (revlib/iterates.py). tests/test_browser.py compares its numbers with the library's. */
 
 (() => {
@@ -16,23 +16,31 @@
   /** The update maps T_1, T_2, … of Section 3.1, one for each noise. */
   const noisyQuadratic = (h, noise) => noise.map((eps) => (theta) => (1 - h) * theta + h * eps);
 
-  /** The orders: at which earlier iterate does step n start? */
+  /** The letters from `high` down to `low` + 1. */
+  const down = (high, low) => Array.from({ length: high - low }, (_, i) => high - i);
+
+  /** The orders: which maps make the iterate at step n, in the order in which they are applied? */
   const orders = (size) => ({
-    forward: (n) => n - 1,
-    windowed: (n) => Math.floor((n - 1) / size) * size,
-    backward: () => 0,
+    forward: (n) => down(n, 0).reverse(),
+    windowed: (n) =>
+      Array.from({ length: Math.ceil(n / size) }, (_, k) => k * size).flatMap((low) =>
+        down(Math.min(low + size, n), low),
+      ),
+    backward: (n) => down(n, 0),
   });
 
-  /** The maps that lead from the anchor to step n, in the order in which they are applied. */
-  const replayed = (anchor, n) => Array.from({ length: n - anchor(n) }, (_, i) => n - i);
+  /** θ(0), θ(1), …: the maps of the word at step n, one after the other. */
+  const iterates = (maps, theta0, word) =>
+    Array.from({ length: maps.length + 1 }, (_, n) =>
+      word(n).reduce((theta, i) => maps[i - 1](theta), theta0),
+    );
 
-  /** θ(0), θ(1), …: each iterate is made from its anchor, and T_n is applied first. */
-  function iterates(maps, theta0, anchor) {
-    const path = [theta0];
-    for (let n = 1; n <= maps.length; n++) {
-      path.push(replayed(anchor, n).reduce((theta, i) => maps[i - 1](theta), path[anchor(n)]));
-    }
-    return path;
+  /** The last step before n whose whole word the word at step n begins with. */
+  function start(word, n) {
+    const letters = word(n);
+    let step = n - 1;
+    while (word(step).some((letter, i) => letter !== letters[i])) step -= 1;
+    return step;
   }
 
   /** Standard normal numbers by the method of Box and Muller, from the generator mulberry32. */
@@ -73,10 +81,10 @@
       const [h, sigma, size, step] = Object.values(sliders).map((slider) => slider.valueAsNumber);
       const noise = normals(seed, STEPS).map((z) => sigma * z);
       const maps = noisyQuadratic(h, noise);
-      const anchors = orders(size);
+      const words = orders(size);
       const paths = {};
-      for (const name in anchors) paths[name] = iterates(maps, START, anchors[name]);
-      return { h, sigma, size, step, noise, anchors, paths };
+      for (const name in words) paths[name] = iterates(maps, START, words[name]);
+      return { h, sigma, size, step, noise, words, paths };
     }
 
     function update() {
@@ -193,10 +201,10 @@
     );
   }
 
-  function tabulate({ anchors, paths }, body) {
+  function tabulate({ words, paths }, body) {
     body.replaceChildren(
       ...Object.entries(paths).map(([name, path]) => {
-        const counts = path.slice(1).map((_, i) => i + 1 - anchors[name](i + 1));
+        const counts = path.slice(1).map((_, i) => i + 1 - start(words[name], i + 1));
         const cells = [shown(deviation(path.slice(-LATE))), shown(path[STEPS])];
         cells.push(String(counts.reduce((sum, count) => sum + count)));
         return element(
@@ -217,13 +225,12 @@
   }
 
   /** For each order, all maps behind θ(n) as they are applied; those of this step are marked. */
-  function replays({ step, anchors }, list) {
+  function replays({ step, words }, list) {
     list.replaceChildren(
-      ...Object.entries(anchors).map(([name, anchor]) => {
-        const now = replayed(anchor, step);
-        const before = [];
-        for (let n = anchor(step); n > 0; n = anchor(n)) before.unshift(...replayed(anchor, n));
-        const text = `${name}: from θ(${anchor(step)}) apply ${told(now)}`;
+      ...Object.entries(words).map(([name, word]) => {
+        const from = start(word, step);
+        const [before, now] = [word(step).slice(0, from), word(step).slice(from)];
+        const text = `${name}: from θ(${from}) apply ${told(now)}`;
         const box = (kind) => (i) => element("li", { class: kind }, `T${i}`);
         return element(
           "div",

@@ -154,9 +154,9 @@ def compute(parameters: Parameters, seed: int, name: str) -> Iterator[dict[str, 
     Yields
     ------
     dict
-        ``step``, and what `revlib.training.tasks.Task.evaluate` measures on the training and test examples.
-        The mean of both orders also has ``outputs_test_loss``: that of the mean of the two
-        networks' outputs. A training whose loss is not finite ends there.
+        ``step``, and what `revlib.training.tasks.Task.evaluate` measures on the training and test
+        examples. The mean of both orders also has ``outputs_test_loss``: that of the mean of the
+        two networks' outputs. A training whose loss is not finite ends there.
     """
     (training,) = (each for each in trainings(parameters) if each.name == name)
     task = _task(parameters.setting, training, seed)

@@ -272,9 +272,9 @@ def averages(parameters: Parameters, seed: int, case: str) -> Iterator[dict[str,
     Yields
     ------
     dict
-        ``step``, the number k of steps since the start, and what `revlib.training.tasks.Task.evaluate`
-        measures; of a schedule also ``distance``: how far its end lies from the average, as a
-        multiple of how far the end at the constant rate does.
+        ``step``, the number k of steps since the start, and what
+        `revlib.training.tasks.Task.evaluate` measures; of a schedule also ``distance``: how far its
+        end lies from the average, as a multiple of how far the end at the constant rate does.
     """
     task = _started(parameters, seed)
     for k in parameters.recorded:

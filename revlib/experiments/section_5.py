@@ -417,7 +417,7 @@ def _path_length(budget: int) -> int:
 
 
 def _setting(figure: int, preset: str) -> Setting:
-    """Return the setting of a figure, with 600 test examples (``sample``: 200) where it has more."""
+    """Return a figure's setting, with 600 test examples (``sample``: 200) where it has more."""
     setting = figures_2_to_11.setting(f"figure-{figure}", preset)
     return setting.changed(test_examples={"paper": 600, "sample": 200}[preset])
 

@@ -1,4 +1,4 @@
-"""Implicit regularisation: the experiment of Smith et al. (2021), Appendix D, at a laptop's size."""
+"""Implicit regularisation: the experiment of Smith et al. (2021), Appendix D, made smaller."""
 
 from __future__ import annotations
 

@@ -140,8 +140,9 @@ class Size:
     Parameters
     ----------
     parameters
-        What the numbers depend on besides seed and case: a :class:`Setting`, or a dataclass with a
-        field ``setting`` that is one. All of it is part of the results' identity.
+        What the numbers depend on besides seed and case: a
+        :class:`revlib.training.settings.Setting`, or a dataclass with a field ``setting`` that is
+        one. All of it is part of the results' identity.
     seeds
         The seeds, each a run of its own.
     cases

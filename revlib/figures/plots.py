@@ -644,7 +644,7 @@ def intervals(table: pd.DataFrame, label: str, xlabel: str, group: str | None = 
 
 
 def motion(table: pd.DataFrame) -> Figure:
-    """Draw what :func:`revlib.training.motion.motion` measures, against the step: one line a seed and order.
+    """Draw what :func:`revlib.training.motion.motion` measures: one line a seed and order.
 
     Parameters
     ----------
@@ -734,9 +734,9 @@ def variants(table: pd.DataFrame, xlabel: str) -> Figure:
     Parameters
     ----------
     table : pandas.DataFrame
-        As `revlib.verdicts.overview.sensitivity` returns it; several can be concatenated. Each experiment
-        has a panel and each variant a line in it, the default in bold. Where there is no ratio,
-        the state is written instead.
+        As `revlib.verdicts.overview.sensitivity` returns it; several can be concatenated. Each
+        experiment has a panel and each variant a line in it, the default in bold. Where there is no
+        ratio, the state is written instead.
     xlabel : str
         What the ratios are of.
 

@@ -261,7 +261,7 @@ class Plan:
         )
 
     def rehearsed(self, nudge: int = 0) -> pd.DataFrame:
-        """Return the table of the rehearsal, computed now, from a start moved by rounding or not."""
+        """Return the rehearsal's table, computed now, from a start moved by rounding or not."""
         plan = self.rehearsal()
         return dataclasses.replace(plan, size=plan.size.changed(nudge=nudge)).computed()
 

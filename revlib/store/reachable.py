@@ -40,16 +40,17 @@ def code(*roots: Callable | type | str) -> dict[str, str]:
     ----------
     *roots
         From where: functions, classes, callable objects (which stand for their class), or dotted
-        names, ``"revlib.training.settings.build"`` or, for all of a module, ``"revlib.orders"``. A function
-        made inside another one stands for that one; callables that it holds, as a partial one
-        holds its arguments, are roots too. What is defined in a test or a notebook counts with
+        names, ``"revlib.training.settings.build"`` or, for all of a module, ``"revlib.orders"``. A
+        function made inside another one stands for that one; callables that it holds, as a partial
+        one holds its arguments, are roots too. What is defined in a test or a notebook counts with
         what it uses of its own file or cell.
 
     Returns
     -------
     dict
-        By dotted name, sorted: ``revlib.training.settings.build``, ``revlib.experiments.remedies.FEWER``. The name of a
-        module stands for what it does besides when it is imported.
+        By dotted name, sorted: ``revlib.training.settings.build``,
+        ``revlib.experiments.remedies.FEWER``. The name of a module stands for what it does besides
+        when it is imported.
 
     Raises
     ------

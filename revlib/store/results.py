@@ -22,6 +22,7 @@ import dataclasses
 import datetime
 import json
 import os
+import re
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -62,7 +63,8 @@ def root() -> Path:
 def as_json(parameters: Any) -> dict[str, Any]:
     """Return the fields of a dataclass that determine numbers, as JSON keeps them.
 
-    Left out is the field ``nudge`` (:class:`revlib.training.settings.Setting`): nothing nudged is ever stored.
+    Left out is the field ``nudge`` (:class:`revlib.training.settings.Setting`): nothing nudged is
+    ever stored.
     """
     fields = json.loads(json.dumps(dataclasses.asdict(parameters)))
     for part in (fields, *(value for value in fields.values() if isinstance(value, dict))):
@@ -413,7 +415,7 @@ def kept() -> list[tuple[str, str, dict[str, Any]]]:
     found = []
     for folder in sorted({path.parent for path in root().rglob("*.parquet")}):
         name, size = folder.relative_to(root()).parts
-        preset, *changes = size.split(",")
+        preset, *changes = re.split(r",(?=\w+=)", size)  # a list of widths has commas, too
         pairs = (change.partition("=")[::2] for change in changes)
         found.append((name, preset, {field: value(text) for field, text in pairs}))
     return found

@@ -2,8 +2,8 @@
 
 The loss is ``L(theta) = theta²/2``, and each step sees its gradient with independent noise
 ``eps_i`` of mean 0 and variance ``sigma²``, so that ``T_i(theta) = (1 - h) theta + h eps_i``:
-`revlib.training.maps.noisy_quadratic` makes the maps themselves. Both orders weigh the same noise with the
-same powers of ``1 - h``; they differ in which noise gets the largest weight.
+`revlib.training.maps.noisy_quadratic` makes the maps themselves. Both orders weigh the same noise
+with the same powers of ``1 - h``; they differ in which noise gets the largest weight.
 
 None of the formulas but those of a limit (`stationary_variance`, `remaining_variance`) needs the
 maps to contract: they hold for every h. Means are of the noise, at a given start ``theta0``; h and

@@ -1,1 +1,1 @@
-"""Everything that decides a stored number: maps, tasks, models, and how they are run in any order."""
+"""What decides a stored number: maps, tasks, models, and how they are run in any order."""

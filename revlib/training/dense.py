@@ -6,8 +6,8 @@ stacked along a first axis and advanced by one batched product. The backward pas
 and the weights are updated by the product that makes their gradient, so that the gradient itself is
 never stored.
 
-What is computed is one step of plain SGD, exactly as :class:`revlib.training.maps.Trainer` takes it, up to
-the order in which sums are taken.
+What is computed is one step of plain SGD, exactly as :class:`revlib.training.maps.Trainer` takes
+it, up to the order in which sums are taken.
 
 How a library adds up a product depends on where its operands lie in memory: to the cache line. So
 where chains are stacked, every width is filled up with zeros to whole cache lines. Then each chain

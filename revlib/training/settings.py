@@ -63,14 +63,16 @@ class Setting:
     stem, normalisation
         Of the convolutional networks (:func:`revlib.training.models.convolutional`).
     init
-        Initialisation of the parameters: for the MLP a name in :data:`revlib.training.models.INITS`; the
-        convolutional networks have only ``"torchvision"``, that library's own.
+        Initialisation of the parameters: for the MLP a name in
+        :data:`revlib.training.models.INITS`; the convolutional networks have only
+        ``"torchvision"``, that library's own.
     scaling
         ``"unit"``: pixels in [0, 1], the argument of a function as it is, in [-1, 1];
         ``"standardised"``: then shifted and scaled, each colour on its own, to mean 0 and standard
         deviation 1 over the training set; ``"image"``: each image on its own.
     sampling
-        ``"epochs"`` (:class:`ShuffledEpochs`) or ``"independent"`` (:class:`IndependentBatches`).
+        ``"epochs"`` (:class:`revlib.training.tasks.ShuffledEpochs`) or
+        ``"independent"`` (:class:`revlib.training.tasks.IndependentBatches`).
     batch_size
         Examples in a batch.
     learning_rate

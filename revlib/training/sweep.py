@@ -8,9 +8,9 @@ What is computed is what :func:`revlib.iterates.iterates` defines. How:
   states to start from would take more than :data:`KEPT_BYTES`, the spine waits for the leaves.
 - **Strategy.** Leaves whose words end alike are advanced together where the strategy can do that:
   at each stage every chain that is still running applies the same map. ``"dense"``
-  (:mod:`revlib.training.dense`) does it for dense ReLU networks under plain SGD, with a step written by
-  hand; ``"eager"`` (:class:`revlib.training.maps.Trainer`) takes any module and optimizer, one chain at a
-  time. The first that applies is chosen.
+  (:mod:`revlib.training.dense`) does it for dense ReLU networks under plain SGD, with a step
+  written by hand; ``"eager"`` (:class:`revlib.training.maps.Trainer`) takes any module and
+  optimizer, one chain at a time. The first that applies is chosen.
 - **Workers.** Pieces of the plan go to processes with one thread each. So the numbers do not depend
   on how many there are; and small networks, which cannot keep several threads busy, gain by it
   (the chapter on performance says how much). With Dask the processes may be on many machines.
@@ -94,9 +94,9 @@ def trajectory(
     pandas.DataFrame
         One row for each recorded step, ascending: ``seed``, ``order``, ``step``, then
         ``<set>_loss`` and, where defined, ``<set>_accuracy`` for each evaluation set and for
-        ``batch``, the batch that was applied last (:meth:`revlib.training.tasks.Task.evaluate`; backward
-        that is the first, at every step). A path that diverges is a
-        result: its losses are ``inf`` or ``nan`` from then on.
+        ``batch``, the batch that was applied last (:meth:`revlib.training.tasks.Task.evaluate`;
+        backward that is the first, at every step). A path that diverges is a result: its losses are
+        ``inf`` or ``nan`` from then on.
 
     Raises
     ------

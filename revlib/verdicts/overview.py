@@ -28,8 +28,8 @@ LOSSES = ("test_loss", "test_loss_by_batch")
 def contractions(preset: str = "paper") -> tuple[pd.DataFrame, str]:
     """Return :func:`contraction` of all experiments in :data:`SHOWN`, and what is shown, in words.
 
-    An experiment of which too little is stored is left out. If all are, the preset ``sample`` stands
-    in for them, and the sentence says so.
+    An experiment of which too little is stored is left out. If all are, the preset ``sample``
+    stands in for them, and the sentence says so.
     """
     found = {name: contraction(name, preset) for name in SHOWN[preset]}
     there = [name for name, seeds in found.items() if len(seeds)]

@@ -29,7 +29,8 @@ class Page:
     names
         The studies: ``"figure-7"``, or several.
     preset, seeds, every, **changes
-        As for :func:`revlib.runs.shown`; the changes reach everything on the page.
+        As for :func:`revlib.runs.shown`. They reach everything on the page, but for `every`: motion
+        is looked at in a few steps only.
     """
 
     def __init__(
@@ -44,8 +45,9 @@ class Page:
         figures.theme()
         self.chapter = chapter
         names = [names] if isinstance(names, str) else list(names)
+        seeds = None if seeds is None else list(seeds)
         self.shown = {name: runs.shown(name, preset, seeds, every, **changes) for name in names}
-        self._asked = (preset, changes)
+        self._asked = (preset, seeds, changes)
         self._moved: dict[str, Shown] = {}
 
     @property
@@ -60,7 +62,9 @@ class Page:
 
     def note(self) -> Markdown:
         """Say what is shown and why."""
-        return self._lines({name: shown.note for name, shown in self.shown.items()})
+        notes = self._lines({name: shown.note for name, shown in self.shown.items()})
+        gap = " " if len(self.shown) == 1 else "\n\n"
+        return Markdown(f"**What this page shows.**{gap}{notes.data}")
 
     def choices(self) -> HTML:
         """Show the setting beside what the paper says of each choice."""
@@ -97,6 +101,23 @@ class Page:
         one, other = self.orders
         return figures.intervals(
             self.spreads(), "quantity", f"spread {one} / {other}", group="window"
+        )
+
+    def levels(self) -> Markdown:
+        """Say how much calmer the second order is in the test loss, and at which level."""
+        table, (first, last), (one, other) = self.first.table, self.window, self.orders
+        calmer = stability.compare(table, "test_loss", first, last, orders=self.orders)
+        level = stability.fluctuation(table, "test_loss", first, last)
+        level = level.pivot(index="seed", columns="order", values="mean")
+        lower = int((level[other] < level[one]).sum())
+        lost = len(stability.divergence(table))
+        return Markdown(
+            f"Over steps {first} to {last} the test loss spreads **{calmer}** less {other} than "
+            f"{one}; seed by seed the factor is "
+            f"{', '.join(f'{ratio:.2g}' for ratio in calmer.ratios)}. Its mean over these steps is "
+            f"lower {other} on {lower} of {stability.counted(len(level), 'seed')}: "
+            f"{level[other].mean():.3f} against {level[one].mean():.3f} on average. "
+            + (f"{stability.counted(lost, 'path')} diverged." if lost else "No path diverged.")
         )
 
     def training_losses(self) -> Markdown:
@@ -166,8 +187,8 @@ class Page:
     def _motion(self, name: str | None) -> Shown:
         name = name or next(iter(self.shown))
         if name not in self._moved:
-            preset, changes = self._asked
-            self._moved[name] = runs.shown(f"motion-{name}", preset, **changes)
+            preset, seeds, changes = self._asked
+            self._moved[name] = runs.shown(f"motion-{name}", preset, seeds, **changes)
         return self._moved[name]
 
     def _lines(self, words: dict[str, str]) -> Markdown:

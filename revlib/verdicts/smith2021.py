@@ -17,7 +17,7 @@ def levels(table: pd.DataFrame, quantity: str, trainings: Iterable[Training]) ->
     Parameters
     ----------
     table : pandas.DataFrame
-        As :func:`revlib.runs.studies.shown` has it.
+        As :func:`revlib.runs.shown` has it.
     quantity : str
         A column of it.
     trainings : iterable of Training
