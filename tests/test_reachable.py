@@ -14,19 +14,23 @@ import pytest
 from tiny import ORDERS, SETTING
 
 import revlib
-from revlib import averaging, growth, orders, practice, provenance, studies, sweep, tasks
-from revlib.reachable import _Package, code
-from revlib.runs import _Built
+from revlib import experiments, orders
+from revlib.experiments import section_5
+from revlib.experiments.study import Wanted
+from revlib.runs import engine
+from revlib.store import provenance
+from revlib.store.reachable import _Package, code
+from revlib.training import averaging, motion, settings, sweep, tasks
+from revlib.training.settings import Built
 
 FOLDER = Path(revlib.__file__).parent
 
 
 def roots(name):
-    """The roots of a study; for "figure" those of an experiment in windows."""
-    if name == "figure":
-        return sweep.compute, tasks.build, tasks.Setting, orders.windowed(5).anchor
-    study = studies.get(name)
-    return study.compute, type(study.preset("ci").parameters)
+    """The roots of a study; for "figure" those of one that is also trained in windows."""
+    study = experiments.get("figure-11" if name == "figure" else name)
+    size = study.size("sample")
+    return study.method.roots(size.parameters, size.cases)
 
 
 def differing(one, other):
@@ -43,7 +47,7 @@ def edited(tmp_path):
     shutil.copytree(FOLDER, copy, ignore=shutil.ignore_patterns("samples", "__pycache__"))
 
     def edit(module, old, new):
-        path = copy / f"{module}.py"
+        path = copy / f"{module.replace('.', '/')}.py"
         assert old in path.read_text()
         path.write_text(path.read_text().replace(old, new, 1))
         return _Package(copy).code
@@ -51,7 +55,7 @@ def edited(tmp_path):
     return edit
 
 
-ANCHOR = "lambda n: (n - 1) // size * size"
+WORD = "range(0, n, size)"
 HE = "lambda fan_in, fan_out: math.sqrt(2 / fan_in)"
 LINEAR = "lr_scheduler.LinearLR(optimizer, 1.0, 0.0, steps)"
 SHUFFLED = "np.random.default_rng((seed, epoch)).permutation(length)"
@@ -60,25 +64,45 @@ SHUFFLED = "np.random.default_rng((seed, epoch)).permutation(length)"
 @pytest.mark.parametrize(
     ("study", "definition", "old", "new"),
     [
-        ("remedies-figure-4", "remedies.FEWER", "FEWER = 8", "FEWER = 4"),
-        ("remedies-figure-7", "averaging.SCHEDULES", LINEAR, LINEAR.replace("0.0", "0.1")),
-        ("remedies-figure-7", "orders.windowed", ANCHOR, ANCHOR.replace("- 1", "- 2")),
-        ("averages-and-schedules", "averaging.SCHEDULES", LINEAR, LINEAR.replace("0.0", "0.1")),
-        ("single-step", "trajectories.FAR", "FAR = 1_000_000", "FAR = 2_000_000"),
-        ("figure-14", "regularizers._square", "tensor.square()", "tensor.abs()"),
-        ("figure-14", "regularizers.WEIGHTS", '"λ = h²": 1.0', '"λ = h²": 1.5'),
-        ("figure-14", "tasks.Setting", 'object.__setattr__(self, "hidden", tuple(', "print(("),
-        ("windows-figure-7", "orders.reset", "max(p for p", "min(p for p"),
-        ("ranking-figure-4", "sweep.SLICE_SECONDS", "SLICE_SECONDS = 0.1", "SLICE_SECONDS = 1"),
-        ("implicit-regularization", "models._STD", HE, HE.replace("2", "3")),
-        ("figure", "models._STD", HE, HE.replace("2", "3")),
-        ("figure", "orders.windowed", ANCHOR, ANCHOR.replace("- 1", "- 2")),
-        ("figure", "tasks._permutation", SHUFFLED, SHUFFLED.replace("seed, epoch", "epoch, seed")),
-        ("figure", "kernels.DenseTrainer", "self._weights", "self._other"),
+        ("remedies-figure-4", "experiments.remedies.FEWER", "FEWER = 8", "FEWER = 4"),
+        ("remedies-figure-7", "training.averaging.SCHEDULES", LINEAR, LINEAR.replace("0.0", "0.1")),
+        ("remedies-figure-7", "orders.windowed", WORD, WORD.replace("0", "1")),
+        (
+            "averages-and-schedules",
+            "training.averaging.SCHEDULES",
+            LINEAR,
+            LINEAR.replace("0.0", "0.1"),
+        ),
+        ("single-step", "experiments.sandler2023.FAR", "FAR = 1_000_000", "FAR = 2_000_000"),
+        ("figure-14", "training.order_averaging._square", "tensor.square()", "tensor.abs()"),
+        ("figure-14", "experiments.figures_14_to_19.WEIGHTS", '"λ = h²": 1.0', '"λ = h²": 1.5'),
+        (
+            "figure-14",
+            "training.settings.Setting",
+            'object.__setattr__(self, "hidden", tuple(',
+            "print((",
+        ),
+        ("windows-figure-7", "orders.reset", "sorted({0, *at})", "sorted({1, *at})"),
+        (
+            "ranking-figure-4",
+            "training.sweep.SLICE_SECONDS",
+            "SLICE_SECONDS = 0.1",
+            "SLICE_SECONDS = 1",
+        ),
+        ("implicit-regularization", "training.models._STD", HE, HE.replace("2", "3")),
+        ("figure", "training.models._STD", HE, HE.replace("2", "3")),
+        ("figure", "orders.windowed", WORD, WORD.replace("0", "1")),
+        (
+            "figure",
+            "training.tasks._permutation",
+            SHUFFLED,
+            SHUFFLED.replace("seed, epoch", "epoch, seed"),
+        ),
+        ("figure", "training.dense.DenseTrainer", "self._weights", "self._other"),
     ],
 )
 def test_a_change_of_what_determines_numbers_is_seen(edited, study, definition, old, new):
-    module = definition.partition(".")[0]
+    module = definition.rpartition(".")[0]
     before = edited(module, "", "")(*roots(study))
     after = edited(module, old, new)(*roots(study))
     assert differing(before, after) == {f"revlib.{definition}"}
@@ -87,13 +111,19 @@ def test_a_change_of_what_determines_numbers_is_seen(edited, study, definition, 
 @pytest.mark.parametrize(
     ("module", "old", "new"),
     [
-        ("tasks", "  # examples evaluated at once", "  # other words"),
-        ("tasks", '"""Return the task that a setting describes', '"""Other words'),
-        ("tasks", "\n\ndef build", "\n\n\n# A heading.\n\n\ndef build"),
-        ("tasks", "\n\ndef build", "\n\ndef unused():\n    return build\n\n\ndef build"),
-        ("remedies", "def sentence(", "def words("),
-        ("orders", "lambda n: n - 1 if", "lambda n: n - 2 if"),  # switch
-        ("figures", "import", "import os\nimport"),
+        ("training.tasks", "  # examples evaluated at once", "  # other words"),
+        ("training.settings", '"""Return the task that a setting describes', '"""Other words'),
+        ("training.settings", "\n\ndef build", "\n\n\n# A heading.\n\n\ndef build"),
+        (
+            "training.settings",
+            "\n\ndef build",
+            "\n\ndef unused():\n    return build\n\n\ndef build",
+        ),
+        ("verdicts.remedies", "def sentence(", "def words("),
+        ("orders", "range(n, at, -1)", "range(n, at + 1, -1)"),  # switch
+        ("figures.plots", "import", "import os\nimport"),
+        ("runs.engine", "if len(unequal)", "if not len(unequal)"),
+        ("experiments.figures_2_to_11", "steps=8", "steps=9"),
     ],
 )
 def test_other_changes_are_not_seen(edited, module, old, new):
@@ -103,12 +133,12 @@ def test_other_changes_are_not_seen(edited, module, old, new):
 
 def test_the_public_function_reads_the_package_that_is_imported(edited):
     found = code(*roots("figure"))
-    assert found == edited("tasks", "", "")(*roots("figure"))
+    assert found == edited("training.tasks", "", "")(*roots("figure"))
     assert list(found) == sorted(found)
     assert all(re.fullmatch("[0-9a-f]{8}", value) for value in found.values())
-    assert code("revlib.tasks.build", "revlib.tasks.Setting") == code(tasks.build, tasks.Setting)
-    assert code("revlib.windowed") == code(orders.windowed) == code(orders.windowed(3).anchor)
-    assert code(averaging.SCHEDULES["linear"]) == code("revlib.averaging.SCHEDULES")
+    assert code("revlib.training.settings.build") == code(settings.build)
+    assert code("revlib.windowed") == code(orders.windowed) == code(orders.windowed(3).word)
+    assert code(averaging.SCHEDULES["linear"]) == code("revlib.training.averaging.SCHEDULES")
 
 
 def called(compute):
@@ -116,7 +146,7 @@ def called(compute):
     found = set()
 
     def watch(frame, event, argument):
-        if event == "call" and Path(frame.f_code.co_filename).parent == FOLDER:
+        if event == "call" and FOLDER in Path(frame.f_code.co_filename).parents:
             name = frame.f_code.co_qualname.partition(".")[0]
             if name.isidentifier():  # no lambda
                 found.add(f"{frame.f_globals['__name__']}.{name}")
@@ -129,22 +159,23 @@ def called(compute):
     return found
 
 
-@pytest.mark.parametrize("compute", [sweep.compute, growth.compute])
+@pytest.mark.parametrize("compute", [sweep.compute, motion.compute])
 def test_every_function_that_an_experiment_calls_is_found(compute, one_thread):
-    jobs = [sweep.Job(_Built(SETTING, 0), 0, order, [3, 6]) for order in ORDERS]
+    words = [orders.named(name) for name in ORDERS]
+    jobs = [sweep.Job(Built(SETTING, 0), 0, order, [3, 6]) for order in words]
     found = called(lambda: list(compute(jobs)))
-    rules = (order.anchor for order in ORDERS)
-    assert "revlib.tasks.build" in found
-    assert found <= code(compute, _Built, *rules).keys()
+    assert "revlib.training.settings.build" in found
+    assert found <= code(compute, Built, *(order.word for order in words)).keys()
 
 
 @pytest.mark.parametrize("name", ["figure-14", "reset-figure-4", "gradient-alignment"])
 def test_every_function_that_a_study_calls_is_found(name, one_thread):
-    study = studies.get(name)
-    size = study.preset("ci")
-    rows = study.compute(size.parameters, 0, size.cases[-1])
-    found = called(lambda: [next(rows), next(rows)])
-    assert f"{study.compute.__module__}.{study.compute.__name__}" in found
+    study = experiments.get(name)
+    size = study.size("sample")
+    wanted = Wanted(0, size.cases[-1], [])
+    function = study.method.function
+    found = called(lambda: list(study.method.compute(size.parameters, [wanted])))
+    assert f"{function.__module__}.{function.__name__}" in found
     assert found <= code(*roots(name)).keys()
 
 
@@ -362,14 +393,14 @@ def test_a_module_of_that_name_is_all_of_it(package):
 
 class Callable:
     def __call__(self):
-        return sweep.Plan
+        return sweep.Job
 
     def method(self):
-        return sweep.Plan
+        return sweep.Job
 
 
 def helper():
-    return tasks.precision
+    return settings.precision
 
 
 def made(rule, second, third):
@@ -384,8 +415,8 @@ LAMBDAS = (lambda: orders.reset, lambda: orders.switch)
 
 
 def test_what_a_partial_holds_counts():
-    partial = functools.partial(practice.held_out, 3, orders.forward, key=orders.switch)
-    assert code(partial) == code(practice.held_out, orders.forward, orders.switch)
+    partial = functools.partial(section_5.held_out, 3, orders.forward, key=orders.switch)
+    assert code(partial) == code(section_5.held_out, orders.forward, orders.switch)
 
 
 def test_what_a_closure_holds_counts():
@@ -411,19 +442,19 @@ def test_functions_that_hold_each_other_are_read_once():
 
 def test_a_callable_object_is_its_class():
     assert code(Callable()) == code(Callable().method) == code(Callable)
-    assert {f"{HERE}.Callable", "revlib.sweep.Plan"} < code(Callable).keys()
-    assert code(_Built(SETTING, 0)) == code(_Built)
-    assert code(sweep.Plan.of) == code(sweep.Plan)
+    assert {f"{HERE}.Callable", "revlib.training.sweep.Job"} < code(Callable).keys()
+    assert code(Built(SETTING, 0)) == code(Built)
+    assert code(engine.Plan.of) == code(engine.Plan)
 
 
 def test_a_wrapped_function_is_the_function():
-    assert code(tasks._permutation).keys() == {"revlib.tasks._permutation"}
+    assert code(tasks._permutation).keys() == {"revlib.training.tasks._permutation"}
 
 
 def test_what_is_defined_outside_counts_with_what_it_uses():
     used = code("revlib.orders.reset", "revlib.orders.switch")
     assert code(*LAMBDAS).keys() == {f"{HERE}.LAMBDAS", *used}
-    assert code(lambda: helper()).keys() > {f"{HERE}.helper", "revlib.tasks.precision"}
+    assert code(lambda: helper()).keys() > {f"{HERE}.helper", "revlib.training.settings.precision"}
 
 
 def test_what_is_defined_outside_is_blind_to_comments_and_to_nothing_else(tmp_path):
@@ -461,9 +492,13 @@ def cell():
 
 
 def test_a_cell_of_a_notebook_may_use_what_another_one_imports(cell):
-    cell("import revlib\nfrom revlib import orders as o\nfrom revlib.tasks import precision as p")
-    first = cell("rule = [lambda n: (o.reset, p, revlib.sweep.Row)][0]")["rule"]
-    used = code("revlib.orders.reset", "revlib.tasks.precision", "revlib.sweep.Row")
+    cell(
+        "import revlib\nfrom revlib import orders as o\nfrom revlib.training.settings import precision as p"
+    )
+    first = cell("rule = [lambda n: (o.reset, p, revlib.training.sweep.Row)][0]")["rule"]
+    used = code(
+        "revlib.orders.reset", "revlib.training.settings.precision", "revlib.training.sweep.Row"
+    )
     assert code(first).keys() == {"__main__.rule", *used}
     second = cell("rule = [lambda n: n - 1][0]")["rule"]
     assert code(second).keys() == {"__main__.rule"}
@@ -478,11 +513,20 @@ def test_a_cell_of_a_notebook_may_use_what_another_one_imports(cell):
         (math.cos, r"The source of 'cos' cannot be had, .* in a notebook\."),
         (functools.partial(helper, math.cos), r"The source of 'cos' cannot be had, .*\."),
         (eval("lambda n: n", {"__name__": "nowhere"}), r"The source of '<lambda>' cannot .*\."),
-        (eval("lambda n: n", {"__name__": "revlib.maps"}), r"The source of '<lambda>' cannot .*\."),
-        (type("Made", (), {"__module__": "revlib.maps"}), r"The source of 'Made' cannot .*\."),
+        (
+            eval("lambda n: n", {"__name__": "revlib.training.maps"}),
+            r"The source of '<lambda>' cannot .*\.",
+        ),
+        (
+            type("Made", (), {"__module__": "revlib.training.maps"}),
+            r"The source of 'Made' cannot .*\.",
+        ),
         (orders.forward(), r"Order\(.*\) is not a function, a class or a dotted name\."),
-        ("revlib.tasks.nothing", r"There is no definition 'revlib\.tasks\.nothing'\."),
-        ("revlib.tasks.np", r"There is no definition 'revlib\.tasks\.np'\."),
+        (
+            "revlib.training.tasks.nothing",
+            r"There is no definition 'revlib\.training\.tasks\.nothing'\.",
+        ),
+        ("revlib.training.tasks.np", r"There is no definition 'revlib\.training\.tasks\.np'\."),
         ("torch.nn", r"There is no definition 'torch\.nn'\."),
     ],
 )
@@ -492,7 +536,7 @@ def test_what_cannot_be_read_is_refused(root, message):
 
 
 def test_each_file_is_read_once(edited, monkeypatch):
-    hashed, read = edited("tasks", "", ""), []
+    hashed, read = edited("training.tasks", "", ""), []
     bare = provenance.bare
     monkeypatch.setattr(provenance, "bare", lambda text: read.append(text) or bare(text))
     for name in ("figure-14", "remedies-figure-7", "figure", "figure-14"):
