@@ -7,7 +7,6 @@ import pytest
 
 from revlib import orders
 from revlib.figures import drawings
-from revlib.iterates import iterates
 
 SVG = "{http://www.w3.org/2000/svg}"
 ORDERS = [

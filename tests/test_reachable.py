@@ -493,7 +493,8 @@ def cell():
 
 def test_a_cell_of_a_notebook_may_use_what_another_one_imports(cell):
     cell(
-        "import revlib\nfrom revlib import orders as o\nfrom revlib.training.settings import precision as p"
+        "import revlib\nfrom revlib import orders as o\n"
+        "from revlib.training.settings import precision as p"
     )
     first = cell("rule = [lambda n: (o.reset, p, revlib.training.sweep.Row)][0]")["rule"]
     used = code(
