@@ -5,12 +5,21 @@ from pathlib import Path
 import pytest
 
 from revlib import experiments, runs
-from revlib.experiments import figures_14_to_19
-from revlib.runs import studies
-from revlib.store import datasets, results
+from revlib.runs import step_costs
+from revlib.runs.engine import Plan
+from revlib.store import results
 
 ROOT = Path(__file__).parent.parent
-SECONDS = 10  # for recomputing points of one experiment
+SECONDS = 10  # for recomputing points of one study
+WHOLE = [name for name, study in experiments.STUDIES.items() if not study.method.by_step]
+SLOW = {f"motion-figure-{n}" for n in (2, 3, 7, 8, 9, 10, 11)}  # a point takes minutes
+
+
+def kept():
+    """What is stored, looked up from the root of the checkout."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        return results.kept()
 
 
 @pytest.fixture(autouse=True)
@@ -31,49 +40,44 @@ def check(audit):
     assert not audit.renewed
 
 
-@pytest.mark.parametrize("name", experiments.EXPERIMENTS)
-def test_no_published_result_is_stale(name):
-    folders = [path for path in (results.root() / name).glob("*") if path.is_dir()]
-    for folder in folders or [Path("paper")]:
-        preset, *changes = folder.name.split(",")
-        changed = dict(change.split("=") for change in changes)
-        assert not runs.stale(name, preset, **changed), (
-            f"renew them with `revlib audit {name}` (and --motion), or compute them again"
-        )
+@pytest.mark.parametrize(("name", "preset", "changes"), kept(), ids=str)
+def test_no_published_result_is_stale(name, preset, changes):
+    command = Plan.of(name, preset, changes=changes).command
+    assert not runs.stale(name, preset, **changes), (
+        f"renew them with `revlib renew {name}` or `revlib audit {command}`, or compute them again"
+    )
 
 
-@pytest.mark.parametrize("name", experiments.EXPERIMENTS)
+@pytest.mark.parametrize(("name", "preset", "changes"), kept(), ids=str)
+def test_each_published_result_has_a_rehearsal(name, preset, changes):
+    file = runs.source(name, preset, **changes)
+    assert file is not None
+    assert file.has_rehearsal()
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_each_study_that_is_computed_whole_is_published(name):
+    assert runs.shown(name, "paper").preset == "paper", f"`revlib run {name}` computes it"
+
+
+@pytest.mark.parametrize("name", experiments.STUDIES)
 def test_published_points_are_found_again(name):
-    setting = experiments.get(name).preset("paper").setting
+    if name in SLOW:
+        pytest.skip("a point takes minutes")
+    plan = Plan.of(name, "paper")
     if not len(runs.stored(name)):
         pytest.skip(f"nothing is published yet: `revlib run {name}` computes it")
-    if setting.data in datasets.NAMES and not datasets.path(setting.data).exists():
-        pytest.skip(f"the data is missing: `revlib data {setting.data}` fetches it")
-    for audit in runs.audit(name, points=3, seconds=SECONDS):
-        check(audit)
-
-
-@pytest.mark.parametrize("name", ["figure-4", "figure-5", "figure-6"])  # others take minutes
-def test_published_motion_is_found_again(name):
-    for audit in runs.audit(name, points=3, seconds=SECONDS, motion=True):
-        check(audit)
-
-
-@pytest.mark.parametrize("name", studies.known())
-def test_no_published_study_is_stale(name):
-    assert not studies.stale(name), f"renew it with `revlib audit {name}`, or compute it again"
-    assert studies.shown(name, "paper").preset == "paper", f"`revlib run {name}` computes it"
-
-
-@pytest.mark.parametrize("name", studies.known())
-def test_the_beginning_of_a_published_case_is_found_again(name):
-    data = studies.get(name).data
-    if data and not datasets.path(data).exists():
+    if not plan.has_data:
+        data = plan.size.setting.data
         pytest.skip(f"the data is missing: `revlib data {data}` fetches it")
-    points = studies.audit(name)
-    assert points["equal"].all(), points
-    assert not points["renewed"].any()
+    if plan.study.method.by_step:
+        for audit in runs.audit(name, points=3, seconds=SECONDS):
+            check(audit)
+    else:
+        for audit in runs.audit(name, points=1):
+            assert audit.passed, audit.points
+            assert not audit.renewed
 
 
 def test_the_costs_of_a_regularised_step_are_published():
-    assert regularizers.costs_path().exists()
+    assert step_costs.costs_path().exists()
