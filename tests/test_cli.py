@@ -14,17 +14,19 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torchvision
-from tiny import ORDERS, TINY
+from tiny import MOTION, ORDERS, TINY
 
 import revlib
 from revlib import runs
 from revlib.cli import main
-from revlib.store import datasets, results
+from revlib.runs import engine
+from revlib.runs.engine import Plan
+from revlib.store import datasets, reachable, results
 from revlib.store.results import Writer
 from revlib.training.tasks import Task
 
-ROWS = 2 * len(ORDERS) * len(TINY.presets["ci"].recorded())
-FEW = len(ORDERS) * len(TINY.presets["ci"].recorded(every=32))  # of one seed, with --every 32
+ROWS = 2 * len(ORDERS) * len(TINY.sizes["sample"].recorded())
+FEW = len(ORDERS) * len(TINY.sizes["sample"].recorded(every=32))  # of one seed, with --every 32
 
 
 def call(capsys, words):
@@ -52,10 +54,13 @@ def assert_one_sentence(text, *parts):
     ("words", "parts"),
     [
         ("", ["COMMAND", "revlib --help"]),
-        ("nonsense", ["'nonsense'", "list", "run", "motion", "audit", "data"]),
-        ("run", ["EXPERIMENT"]),
-        ("run nonsense", ["There is no experiment 'nonsense'", "figure-9, tiny"]),
-        ("run tiny --preset nonsense", ["There is no preset 'nonsense'", "ci, paper"]),
+        ("nonsense", ["'nonsense'", "list", "run", "renew", "audit", "data"]),
+        ("run", ["STUDY"]),
+        (
+            "run nonsense",
+            ["There is no study 'nonsense'", "motion-figure-9", ", tiny, motion-tiny"],
+        ),
+        ("run tiny --preset nonsense", ["There is no preset 'nonsense'", "sample, paper"]),
         ("run tiny --every 0", ["--every: '0' is not a whole number, 1 or more"]),
         ("run tiny --every -1", ["--every: '-1' is not a whole number, 1 or more"]),
         ("run tiny --every x", ["--every: 'x' is not a whole number, 1 or more"]),
@@ -65,7 +70,10 @@ def assert_one_sentence(text, *parts):
         ("run tiny --workers two", ["--workers: 'two' is not a whole number, 1 or more"]),
         ("run tiny --seeds one", ["--seeds", "'one'"]),
         ("run tiny --seeds", ["--seeds: expected at least one argument"]),
-        ("run tiny --preset ci --seeds 0 -1", ["A seed must be a whole number, 0 or more; got -1"]),
+        (
+            "run tiny --preset sample --seeds 0 -1",
+            ["A seed must be a whole number, 0 or more; got -1"],
+        ),
         ("run tiny --speed 3", ["--speed"]),
         ("run tiny --last 0", ["--last: '0' is not a whole number, 1 or more"]),
         ("run tiny --last 2.5", ["--last: '2.5' is not a whole number, 1 or more"]),
@@ -79,18 +87,31 @@ def assert_one_sentence(text, *parts):
         ("run tiny --set batch_size=0", ["'batch_size' must be a whole number, 1 or more; got 0"]),
         ("run tiny --set train_examples=2.5", ["a whole number, 1 or more; got 2.5"]),
         ("run tiny --set sample=yes", ["'sample' must be True or False; got 'yes'"]),
-        ("motion", ["EXPERIMENT"]),
-        ("motion nonsense", ["There is no experiment 'nonsense'", "figure-9, tiny"]),
-        ("motion tiny --preset nonsense", ["There is no preset 'nonsense'", "ci, paper"]),
-        ("motion tiny --workers 0", ["--workers: '0' is not a whole number, 1 or more"]),
-        ("motion tiny --seeds -1", ["A seed must be a whole number, 0 or more; got -1"]),
-        ("motion tiny --set speed=3", ["no 'speed'. It has: data, sample, model, hidden"]),
-        ("audit nonsense", ["There is no experiment 'nonsense'"]),
+        ("motion tiny", ["'motion'", "list", "run", "renew", "audit", "data"]),
+        ("run motion-nonsense", ["There is no study 'motion-nonsense'", "motion-tiny"]),
+        ("run motion-tiny --preset nonsense", ["There is no preset 'nonsense'", "sample, paper"]),
+        ("run motion-tiny --workers 0", ["--workers: '0' is not a whole number, 1 or more"]),
+        ("run motion-tiny --seeds -1", ["A seed must be a whole number, 0 or more; got -1"]),
+        ("run motion-tiny --set speed=3", ["no 'speed'. It has: data, sample, model, hidden"]),
+        (
+            "run figure-14 --every 2",
+            ["The cases of figure-14 are computed whole", "nor a last one"],
+        ),
+        ("run figure-14 --last 2", ["The cases of figure-14 are computed whole", "nor a last one"]),
+        ("renew nonsense", ["There is no study 'nonsense'", ", tiny, motion-tiny"]),
+        ("renew tiny --preset sample", ["--preset"]),
+        ("audit", ["STUDY"]),
+        ("audit nonsense", ["There is no study 'nonsense'"]),
         ("audit tiny", ["Nothing is stored of tiny at preset paper", "revlib run tiny"]),
         (
-            "audit tiny --motion",
-            ["Nothing is stored of tiny at preset paper", "revlib motion tiny"],
+            "audit motion-tiny",
+            ["Nothing is stored of motion-tiny at preset paper", "revlib run motion-tiny"],
         ),
+        (
+            "audit tiny --set init=glorot",
+            ["Nothing is stored of tiny at preset paper", "revlib run tiny --set init=glorot"],
+        ),
+        ("audit tiny --motion", ["--motion"]),
         ("audit tiny --set speed=3", ["no 'speed'. It has: data, sample, model, hidden"]),
         ("audit tiny --points 0", ["--points: '0' is not a whole number, 1 or more"]),
         ("audit tiny --seconds 0", ["--seconds: '0' is not a whole number, 1 or more"]),
@@ -128,7 +149,7 @@ def test_missing_data_gets_a_sentence_with_both_ways_out(tiny, capsys, no_networ
 
 
 def test_data_says_where_the_data_is(capsys, no_network, tmp_path):
-    sample = Path(revlib.__file__).parent / "samples" / "fashion_mnist.npz"
+    sample = Path(revlib.__file__).parent / "store" / "samples" / "fashion_mnist.npz"
     (tmp_path / "data").mkdir()
     shutil.copy(sample, tmp_path / "data")
     status, out, err = call(capsys, "data fashion_mnist")
@@ -136,26 +157,26 @@ def test_data_says_where_the_data_is(capsys, no_network, tmp_path):
 
 
 def test_a_damaged_store_gets_a_sentence(tiny, capsys):
-    call(capsys, "run tiny --preset ci")
-    [table] = results.root().glob("tiny/ci/*.parquet")
+    call(capsys, "run tiny --preset sample")
+    [table] = results.root().glob("tiny/sample/*.parquet")
     table.write_bytes(b"")
-    for words in ("run tiny --preset ci", "audit tiny --preset ci", "list"):
+    for words in ("run tiny --preset sample", "audit tiny --preset sample", "list"):
         status, _, err = call(capsys, words)
         assert status == 2
         assert_one_sentence(err, str(table), "Restore it")
 
 
 def test_a_store_in_use_gets_a_sentence(tiny, capsys):
-    plan = runs._Run.of("tiny", "ci", None, None, {})
-    with plan.store.writing(plan.identity(), plan.orders, plan.steps, 1):
-        status, _, err = call(capsys, "run tiny --preset ci")
+    plan = Plan.of("tiny", "sample")
+    with plan.store.writing(plan.identity(), plan.orders, plan.size.steps, 1):
+        status, _, err = call(capsys, "run tiny --preset sample")
     assert status == 2
     assert_one_sentence(err, "Another process is writing to", "Wait until")
 
 
 def test_a_folder_that_cannot_be_written_gets_a_sentence(tiny, capsys, tmp_path):
     (tmp_path / "results").write_text("a file where the folder should be")
-    status, _, err = call(capsys, "run tiny --preset ci")
+    status, _, err = call(capsys, "run tiny --preset sample")
     assert status == 2
     assert str(tmp_path / "results") in err
     assert err.count("\n") == 1
@@ -167,82 +188,84 @@ def test_a_folder_that_cannot_be_written_gets_a_sentence(tiny, capsys, tmp_path)
 def test_help_names_the_commands(capsys):
     status, out, _ = call(capsys, "--help")
     assert status == 0
-    for word in ("list", "run", "motion", "audit", "claims", "bench", "data"):
+    for word in ("list", "run", "renew", "audit", "claims", "bench", "data"):
         assert f"\n    {word} " in out
 
 
 def test_run_computes_stores_and_says_so(tiny, capsys):
-    status, out, err = call(capsys, "run tiny --preset ci --every 32 --seeds 1")
-    assert (status, out) == (0, f"{FEW} rows of tiny, preset ci, are stored.\n")
+    status, out, err = call(capsys, "run tiny --preset sample --every 32 --seeds 1")
+    assert (status, out) == (0, f"{FEW} rows of tiny, preset sample, are stored.\n")
     assert "maps" in err  # the progress bar
-    assert set(runs.stored("tiny", "ci")["seed"]) == {1}
-    status, out, _ = call(capsys, "run tiny --preset ci")
-    assert (status, out) == (0, f"{ROWS} rows of tiny, preset ci, are stored.\n")
+    assert set(runs.stored("tiny", "sample")["seed"]) == {1}
+    status, out, _ = call(capsys, "run tiny --preset sample")
+    assert (status, out) == (0, f"{ROWS} rows of tiny, preset sample, are stored.\n")
 
 
 def test_paper_is_the_default_preset(tiny, capsys):
     status, out, _ = call(capsys, "run tiny --every 32")
-    rows = 2 * len(ORDERS) * len(TINY.presets["paper"].recorded(every=32))
+    rows = 2 * len(ORDERS) * len(TINY.sizes["paper"].recorded(every=32))
     assert (status, out) == (0, f"{rows} rows of tiny, preset paper, are stored.\n")
 
 
 def test_nothing_after_the_last_step_is_recorded(tiny, capsys):
-    status, out, _ = call(capsys, "run tiny --preset ci --last 12")
-    recorded = TINY.presets["ci"].recorded(last=12)
+    status, out, _ = call(capsys, "run tiny --preset sample --last 12")
+    recorded = TINY.sizes["sample"].recorded(last=12)
     rows = 2 * len(ORDERS) * len(recorded)
-    assert (status, out) == (0, f"{rows} rows of tiny, preset ci, are stored.\n")
-    assert set(runs.stored("tiny", "ci")["step"]) == set(recorded) == {0, 1, 8}
-    assert call(capsys, "run tiny --preset ci")[1].startswith(f"{ROWS} rows")
+    assert (status, out) == (0, f"{rows} rows of tiny, preset sample, are stored.\n")
+    assert set(runs.stored("tiny", "sample")["step"]) == set(recorded) == {0, 1, 8}
+    assert call(capsys, "run tiny --preset sample")[1].startswith(f"{ROWS} rows")
 
 
 def test_a_changed_setting_is_stored_apart(tiny, capsys):
     fields = {"init": "glorot", "learning_rate": 0.001, "hidden": (4, 4)}
     words = "--set init=glorot learning_rate=1e-3 --set hidden=[4,4]"
-    status, out, _ = call(capsys, f"run tiny --preset ci --every 32 {words}")
-    assert (status, out) == (0, f"{2 * FEW} rows of tiny, preset ci, are stored.\n")
-    assert runs.stored("tiny", "ci").empty
-    kept = runs.stored("tiny", "ci", **fields)
-    computed = runs.compute("tiny", "ci", every=32, **fields)
+    status, out, _ = call(capsys, f"run tiny --preset sample --every 32 {words}")
+    assert (status, out) == (0, f"{2 * FEW} rows of tiny, preset sample, are stored.\n")
+    assert runs.stored("tiny", "sample").empty
+    kept = runs.stored("tiny", "sample", **fields)
+    computed = runs.compute("tiny", "sample", every=32, **fields)
     pd.testing.assert_frame_equal(kept, computed, check_exact=True)
-    status, out, _ = call(capsys, f"audit tiny --preset ci --points 1 {words}")
+    status, out, _ = call(capsys, f"audit tiny --preset sample --points 1 {words}")
     assert status == 0
     assert "Equal." in out
 
 
 def test_a_worker_refuses_a_name_that_is_not_valid(tiny, capsys):
     for words, part in (("init=odd", "'odd'"), ("hidden=[8,0]", "positive integers")):
-        status, out, err = call(capsys, f"run tiny --preset ci --set {words}")
+        status, out, err = call(capsys, f"run tiny --preset sample --set {words}")
         assert (status, out) == (2, "")
         assert part in err
         assert "Traceback" not in err
 
 
-def test_motion_measures_stores_and_says_so(tiny, capsys):
-    status, out, err = call(capsys, "motion tiny --preset ci --seeds 1")
-    rows = len(ORDERS) * len(TINY.presets["ci"].motion)
-    assert (status, out) == (0, f"{rows} rows of the motion of tiny are stored.\n")
+def test_motion_is_run_like_any_other_study(tiny, capsys):
+    status, out, err = call(capsys, "run motion-tiny --preset sample --seeds 1")
+    rows = len(ORDERS) * len(MOTION.sizes["sample"].at)
+    assert (status, out) == (0, f"{rows} rows of motion-tiny, preset sample, are stored.\n")
     assert "steps" in err  # the progress bar
-    assert set(runs.stored_motion("tiny", "ci")["seed"]) == {1}
-    assert runs.stored("tiny", "ci").empty
-    assert call(capsys, "motion tiny --preset ci")[1].startswith(f"{2 * rows} rows")
-    assert call(capsys, "motion tiny --preset ci --set init=glorot --seeds 0")[0] == 0
-    assert len(runs.stored_motion("tiny", "ci", init="glorot")) == rows
-    assert len(runs.stored_motion("tiny", "ci")) == 2 * rows
+    assert set(runs.stored("motion-tiny", "sample")["seed"]) == {1}
+    assert runs.stored("tiny", "sample").empty
+    assert call(capsys, "run motion-tiny --preset sample")[1].startswith(f"{2 * rows} rows")
+    words = "run motion-tiny --preset sample --set init=glorot --seeds 0"
+    assert call(capsys, words)[0] == 0
+    assert len(runs.stored("motion-tiny", "sample", init="glorot")) == rows
+    assert len(runs.stored("motion-tiny", "sample")) == 2 * rows
 
 
-def test_list_shows_what_there_is_what_it_costs_and_what_is_stored(tiny, capsys):
-    call(capsys, "run tiny --preset ci")
+def test_list_shows_what_there_is_and_what_is_stored(tiny, capsys):
+    call(capsys, "run tiny --preset sample")
     status, out, err = call(capsys, "list")
     assert (status, err) == (0, "")
     lines = out.splitlines()
     at = lines.index("tiny  A tiny experiment (Section 0)")
-    preset = TINY.presets["ci"]
-    maps = 2 * sum(order.cost(preset.recorded()) for order in ORDERS)
-    ci = f"2 seeds of 32 steps, 9 recorded, {maps:,} optimizer steps in all; {ROWS} rows stored"
-    assert {line.split(maxsplit=1)[0] for line in lines[at + 1 : at + 3]} == {"ci", "paper"}
-    assert f"  ci     {ci}" in lines
+    size = f"2 seeds of {len(ORDERS)} cases"
+    assert lines[at + 1 : at + 3] == [
+        f"  sample {size}, 9 of 33 steps recorded; {ROWS} rows stored",
+        f"  paper  {size}, 6 of 33 steps recorded; 0 rows stored",
+    ]
     assert any(line.startswith("figure-7  ") for line in lines)
-    assert lines[at + 1 : at + 3] == sorted(lines[at + 1 : at + 3])
+    assert any(line.startswith("motion-figure-7  ") for line in lines)
+    assert any(line.startswith("figure-14  ") for line in lines)
     assert sum("0 rows stored" in line for line in lines) >= 3
 
 
@@ -252,8 +275,8 @@ def test_list_needs_neither_data_nor_network(tiny, capsys, monkeypatch):
 
 
 def test_audit_passes_and_fails_by_its_exit_status(tiny, capsys, monkeypatch):
-    call(capsys, "run tiny --preset ci")
-    status, out, err = call(capsys, "audit tiny --preset ci --points 2")
+    call(capsys, "run tiny --preset sample")
+    status, out, err = call(capsys, "audit tiny --preset sample --points 2")
     assert (status, err) == (0, "")
     assert out.splitlines()[-1].startswith("Equal.")
     assert re.fullmatch(r"Draw \d+:", out.splitlines()[0])
@@ -264,16 +287,16 @@ def test_audit_passes_and_fails_by_its_exit_status(tiny, capsys, monkeypatch):
         return {name: value + 0.01 for name, value in evaluate(task, model, last).items()}
 
     monkeypatch.setattr(Task, "evaluate", changed)
-    status, out, _ = call(capsys, "audit tiny --preset ci --points 2")
+    status, out, _ = call(capsys, "audit tiny --preset sample --points 2")
     assert status == 1
     assert out.splitlines()[-1].startswith("Not equal.")
 
 
 def test_an_audit_with_too_little_time_says_so(tiny, capsys, monkeypatch):
-    call(capsys, "run tiny --preset ci")
+    call(capsys, "run tiny --preset sample")
     clock = itertools.count(step=100)
-    monkeypatch.setattr(runs.time, "monotonic", lambda: next(clock))
-    status, out, _ = call(capsys, "audit tiny --preset ci --seconds 50")
+    monkeypatch.setattr(engine.time, "monotonic", lambda: next(clock))
+    status, out, _ = call(capsys, "audit tiny --preset sample --seconds 50")
     assert status == 0
     assert len(out.splitlines()) == 2 + 6 + 1
     assert out.splitlines()[-1].strip() == "Equal. The time was not enough for all points."
@@ -292,15 +315,15 @@ def test_a_stopped_run_says_that_everything_is_kept(tiny, capsys, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(Writer, "add", stop)
-        status, out, err = call(capsys, "run tiny --preset ci")
+        status, out, err = call(capsys, "run tiny --preset sample")
     assert status == 130
     assert out.startswith("\nStopped. ")
     assert out.endswith(" is kept; the same command goes on from there.\n")
     assert "Traceback" not in err
-    assert 0 < len(runs.stored("tiny", "ci")) < ROWS
-    assert call(capsys, "run tiny --preset ci")[:2] == (
+    assert 0 < len(runs.stored("tiny", "sample")) < ROWS
+    assert call(capsys, "run tiny --preset sample")[:2] == (
         0,
-        f"{ROWS} rows of tiny, preset ci, are stored.\n",
+        f"{ROWS} rows of tiny, preset sample, are stored.\n",
     )
 
 
@@ -310,7 +333,7 @@ def test_ctrl_c_stops_a_real_run_with_two_workers(tmp_path, monkeypatch):
     """As a terminal sends it: to the process and its workers at once."""
     monkeypatch.chdir(tmp_path)
     paths = [str(Path(revlib.__file__).parent.parent), os.environ.get("PYTHONPATH")]
-    words = "run figure-7 --preset ci --every 1 --workers 2"
+    words = "run figure-7 --preset sample --every 1 --workers 2"
     process = subprocess.Popen(
         [sys.executable, "-m", "revlib", *words.split()],
         env=os.environ
@@ -332,49 +355,94 @@ def test_ctrl_c_stops_a_real_run_with_two_workers(tmp_path, monkeypatch):
     assert process.returncode == 130
     assert out.startswith("\nStopped. ")
     assert all("maps" in line for line in err.splitlines() if line.strip()), err
-    table = runs.stored("figure-7", "ci")
+    table = runs.stored("figure-7", "sample")
     assert len(table) >= 20
     assert not list(tmp_path.rglob("*.journal"))
-    assert runs._Run.of("figure-7", "ci", None, 1, {}).jobs(table)
+    assert Plan.of("figure-7", "sample", every=1).missing(table)
 
 
-def test_stale_rows_are_named_with_the_way_to_renew_them(tiny, capsys, monkeypatch):
-    call(capsys, "run tiny --preset ci")
-    old = runs.provenance.code()
-    monkeypatch.setattr(runs.provenance, "code", lambda *_: old | {"tasks": "other"})
-    rows = len(tiny.presets["ci"].recorded()) * len(ORDERS) * 2
-    for words in ("list", "run tiny --preset ci"):
+EDITED = "revlib.training.tasks.Task"
+
+
+def edit(monkeypatch):
+    """Take the code for edited, without another effect."""
+    code = reachable.code
+    monkeypatch.setattr(reachable, "code", lambda *roots: code(*roots) | {EDITED: "other"})
+
+
+def test_stale_rows_are_named_with_the_ways_to_renew_them(tiny, capsys, monkeypatch):
+    call(capsys, "run tiny --preset sample")
+    edit(monkeypatch)
+    for words in ("list", "run tiny --preset sample"):
         status, out, _ = call(capsys, words)
         assert status == 0
-        assert f"Stale and not used: {rows} rows with other code in tasks." in out
-        assert "`revlib audit tiny --preset ci` renews" in out
+        assert f"Stale and not used: {ROWS} rows with other code in {EDITED}." in out
+        assert "`revlib renew tiny` renews what still holds" in out
+        assert "`revlib audit tiny --preset sample`, at more cost" in out
 
 
 def test_stale_rows_of_motion_and_of_changed_settings_are_named_too(tiny, capsys, monkeypatch):
-    call(capsys, "motion tiny --preset ci --seeds 0")
-    call(capsys, "run tiny --preset ci --every 32 --seeds 0 --set init=glorot")
-    old = runs.provenance.code()
-    monkeypatch.setattr(runs.provenance, "code", lambda *_: old | {"tasks": "other"})
+    call(capsys, "run motion-tiny --preset sample --seeds 0")
+    call(capsys, "run tiny --preset sample --every 32 --seeds 0 --set init=glorot")
+    edit(monkeypatch)
     _, out, _ = call(capsys, "list")
-    rows = len(ORDERS) * len(TINY.presets["ci"].motion)
-    message = f"Stale and not used: {rows} rows of motion with other code in growth, tasks."
-    assert message in out
-    assert "`revlib audit tiny --preset ci` renews curves" in out
-    assert "with --motion, what was measured of motion." in out
-    assert call(capsys, "audit tiny --preset ci --motion --points 1")[0] == 0
+    rows = len(ORDERS) * len(MOTION.sizes["sample"].at)
+    assert f"Stale and not used: {rows} rows with other code in {EDITED}." in out
+    assert "`revlib audit motion-tiny --preset sample`" in out
+    assert call(capsys, "audit motion-tiny --preset sample --points 1")[0] == 0
     _, out, _ = call(capsys, "list")
-    assert "rows of motion with" not in out
-    _, out, _ = call(capsys, "run tiny --preset ci --every 32 --seeds 0 --set init=glorot")
-    assert f"Stale and not used: {FEW} rows with other code in tasks." in out
-    assert "`revlib audit tiny --preset ci --set init=glorot` renews" in out
-    assert "motion with" not in out
+    assert "Stale" not in out
+    words = "run tiny --preset sample --every 32 --seeds 0 --set init=glorot"
+    _, out, _ = call(capsys, words)
+    assert f"Stale and not used: {FEW} rows with other code in {EDITED}." in out
+    assert "`revlib audit tiny --preset sample --set init=glorot`" in out
+
+
+def test_renew_takes_all_that_is_stored_and_says_what_became_of_it(tiny, capsys, monkeypatch):
+    assert call(capsys, "renew") == (0, "", "")  # nothing is stored
+    call(capsys, "run tiny --every 32 --seeds 0")
+    call(capsys, "run tiny --preset sample --every 32 --seeds 0 --set hidden=[4,4] init=glorot")
+    call(capsys, "run motion-tiny --preset sample --seeds 0")
+    assert call(capsys, "renew") == (0, "", "")  # nothing is stale
+    edit(monkeypatch)
+    rows = len(ORDERS) * len(TINY.sizes["paper"].recorded(every=32))
+    outcome = r"rows: renewed by rehearsal: [\d,]+ numbers of the sample come out equal\."
+    status, out, err = call(capsys, "renew motion-tiny")
+    assert (status, err) == (0, "")
+    assert re.fullmatch(rf"motion-tiny --preset sample, \d+ {outcome}\n", out)
+    status, out, err = call(capsys, "renew")
+    assert (status, err) == (0, "")
+    first, second = out.splitlines()
+    assert re.fullmatch(rf"tiny, {rows} {outcome}", first)
+    command = "tiny --preset sample --set 'hidden=(4, 4)' init=glorot"
+    assert second.startswith(f"{command}, {FEW} rows: ")
+    assert "Stale" not in call(capsys, "list")[1]
+
+
+def test_renew_fails_by_its_exit_status_where_something_stays_stale(tiny, capsys, monkeypatch):
+    call(capsys, "run tiny --preset sample --every 32 --seeds 0")
+    call(capsys, "run motion-tiny --preset sample --seeds 0")
+    edit(monkeypatch)
+    evaluate = Task.evaluate
+
+    def changed(task, model, last=None):
+        return {name: value + 0.01 for name, value in evaluate(task, model, last).items()}
+
+    monkeypatch.setattr(Task, "evaluate", changed)
+    status, out, err = call(capsys, "renew")
+    assert (status, err) == (1, "")
+    motion, curves = out.splitlines()
+    assert ": renewed by rehearsal: " in motion
+    assert curves.startswith(f"tiny --preset sample, {FEW} rows: stale: its rehearsal comes out ")
+    assert call(capsys, "renew")[0] == 1
+    assert call(capsys, "renew motion-tiny")[0] == 0
 
 
 def test_a_killed_worker_gets_a_sentence(tiny, capsys, monkeypatch):
     def killed(*_, **__):
         raise BrokenExecutor("no traceback of this is shown")
 
-    monkeypatch.setattr(runs.sweep, "compute", killed)
-    status, _, err = call(capsys, "run tiny --preset ci")
+    monkeypatch.setattr(Plan, "compute", killed)
+    status, _, err = call(capsys, "run tiny --preset sample")
     assert status == 2
     assert_one_sentence(err, "A worker was killed", "What was computed is kept")

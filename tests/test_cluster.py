@@ -13,6 +13,7 @@ import pytest
 from tiny import TINY
 
 from revlib import cli, experiments, runs
+from revlib.store import results
 from revlib.training import processes
 
 pytestmark = pytest.mark.slow
@@ -76,8 +77,8 @@ def cluster(tmp_path_factory):
 @pytest.fixture(scope="module")
 def whole():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(experiments.EXPERIMENTS, "tiny", TINY)
-        return runs.compute("tiny", "ci", every=1)
+        patch.setitem(experiments.STUDIES, "tiny", TINY)
+        return runs.compute("tiny", "sample", every=1)
 
 
 def test_a_run_survives_a_killed_worker_and_gives_the_same_bits(
@@ -91,7 +92,7 @@ def test_a_run_survives_a_killed_worker_and_gives_the_same_bits(
     client.close()
 
     rows = 0
-    add = runs.results.Writer.add
+    add = results.Writer.add
 
     def kill_half_way(writer, new):
         nonlocal rows
@@ -101,27 +102,27 @@ def test_a_run_survives_a_killed_worker_and_gives_the_same_bits(
             doomed.send_signal(signal.SIGKILL)
             doomed.wait()
 
-    monkeypatch.setattr(runs.results.Writer, "add", kill_half_way)
+    monkeypatch.setattr(results.Writer, "add", kill_half_way)
     status = cli.main(
-        ["run", "tiny", "--preset", "ci", "--every", "1", "--cluster", cluster.address]
+        ["run", "tiny", "--preset", "sample", "--every", "1", "--cluster", cluster.address]
     )
     assert status == 0
     assert doomed.poll() == -signal.SIGKILL
-    pd.testing.assert_frame_equal(runs.stored("tiny", "ci"), whole, check_exact=True)
+    pd.testing.assert_frame_equal(runs.stored("tiny", "sample"), whole, check_exact=True)
 
 
 def test_an_address_that_does_not_answer_is_refused_at_once(tiny, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(processes, "CONNECT_SECONDS", 1)
     address = f"tcp://127.0.0.1:{free_port()}"
-    assert cli.main(["run", "tiny", "--preset", "ci", "--cluster", address]) == 2
+    assert cli.main(["run", "tiny", "--preset", "sample", "--cluster", address]) == 2
     err = capsys.readouterr().err.splitlines()[-1]
     assert err.startswith(f"revlib: No Dask scheduler answers at '{address}'")
     assert "dask scheduler" in err
-    assert runs.stored("tiny", "ci").empty
+    assert runs.stored("tiny", "sample").empty
 
 
 @pytest.mark.parametrize("address", ["nonsense", "http://127.0.0.1:1", "tcp://"])
 def test_an_address_that_is_none_is_refused(tiny, address, monkeypatch, capsys):
     monkeypatch.setattr(processes, "CONNECT_SECONDS", 1)
-    assert cli.main(["run", "tiny", "--preset", "ci", "--cluster", address]) == 2
+    assert cli.main(["run", "tiny", "--preset", "sample", "--cluster", address]) == 2
     assert "No Dask scheduler answers" in capsys.readouterr().err

@@ -5,6 +5,7 @@ import json
 import os
 import random
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from tiny import MOTION, ORDERS, TINY, with_cases
 
 from revlib import experiments, orders, runs, trajectory
 from revlib.orders import Order, named, windowed
-from revlib.runs import audit, audited, compute, engine, run, shown, stored
+from revlib.runs import audit, audited, compute, engine, renew, run, shown, stored, together
 from revlib.runs.engine import Plan
 from revlib.store import datasets, provenance, reachable, results
 from revlib.store.results import DamagedResultsError, StoreInUseError, Writer
@@ -1153,3 +1154,326 @@ def test_where_no_window_is_recorded_the_second_half_of_the_rows_is_taken(tiny):
     assert whole.windows == [(20, 22)]
     early = dataclasses.replace(whole, table=whole.table[whole.table["step"] <= 16])
     assert early.windows == [(8, 16)]
+
+
+# Rehearsals, and renewal by them
+
+
+def test_a_run_keeps_a_rehearsal_beside_a_new_result(tiny, whole):
+    run("tiny", "paper", [1], 32, progress=False, learning_rate=0.5)
+    file = runs.source("tiny", "paper", learning_rate=0.5)
+    assert {path.suffix for path in file.stem.parent.glob("*.*")} >= {".json", ".rehearsal"}
+    same(file.rehearsal(), compute("tiny", "sample", [0], learning_rate=0.5))
+    quiet(every=32, seeds=[1])
+    same(runs.source("tiny", "sample").rehearsal(), part(whole, COARSE, [0]))
+
+
+def test_a_result_without_a_rehearsal_gets_one_and_one_with_keeps_it(tiny, monkeypatch):
+    quiet(every=32)
+    path = runs.source("tiny", "sample").stem.with_suffix(".rehearsal")
+    before = path.read_bytes()
+    rehearsed = count(monkeypatch, Plan, "rehearsed")
+    quiet(every=16)
+    assert not rehearsed
+    path.unlink()
+    quiet(every=16)
+    assert len(rehearsed) == 1
+    assert path.read_bytes() == before
+
+
+def test_a_rehearsal_is_the_first_seed_of_the_sample_with_the_same_changes(tiny):
+    plan = Plan.of("tiny", "paper", [5, 7], 16, 20, {"learning_rate": 0.5, "batch_size": 2})
+    rehearsal = plan.rehearsal()
+    assert rehearsal.size == SAMPLE.changed(learning_rate=0.5, batch_size=2)
+    assert (rehearsal.study, rehearsal.preset, rehearsal.seeds) == (TINY, "sample", [0])
+    assert rehearsal.recorded == dict.fromkeys(ORDERS, COARSE)
+    assert rehearsal.identity().code == plan.identity().code
+    # The sample stays the sample, also where a reader asks for the paper's setting on it.
+    on_the_sample = Plan.of("tiny", "paper", changes={"sample": False}).rehearsal()
+    assert on_the_sample.size.setting == SETTING
+
+
+def test_a_rehearsal_may_start_from_a_start_moved_by_rounding(tiny):
+    plan = Plan.of("tiny", "paper")
+    one, again, moved = (plan.rehearsed(nudge) for nudge in (0, 0, 1))
+    same(one, again)
+    assert not moved.equals(one)
+    pd.testing.assert_frame_equal(moved, one, rtol=1e-6)
+
+
+def test_the_command_of_a_plan_means_it(tiny):
+    assert Plan.of("tiny", "paper", [1], 8).command == "tiny"
+    assert Plan.of("tiny", "sample").command == "tiny --preset sample"
+    changes = {"hidden": [4, 4], "init": "glorot", "batch_size": 8}  # the last is the preset's
+    plan = Plan.of("tiny", "paper", changes=changes)
+    assert plan.command == "tiny --set 'hidden=(4, 4)' init=glorot"
+    words = dict(word.split("=") for word in shlex.split(plan.command)[2:])
+    read = {field: results.value(text) for field, text in words.items()}
+    assert Plan.of("tiny", "paper", changes=read).size == plan.size
+
+
+def stale_curves(preset="paper", **changes):
+    """Leave results of the tiny experiment from before an edit; return their table."""
+    with pytest.MonkeyPatch.context() as patch:
+        use_other_code(patch)
+        return run("tiny", preset, [0], 32, progress=False, **changes)
+
+
+@pytest.mark.parametrize("changes", [{}, {"init": "glorot"}], ids=["preset", "changed"])
+def test_a_stale_result_with_the_same_rehearsal_is_renewed(tiny, changes):
+    table = stale_curves(**changes)
+    assert stored("tiny", **changes).empty
+    [found] = renew("tiny", **changes)
+    assert (found.rows, found.renewed) == (len(table), True)
+    numbers = REHEARSED * 6 - 2 * len(ORDERS)  # at the start no batch has been applied
+    assert found.words == f"renewed by rehearsal: {numbers} numbers of the sample come out equal"
+    same(stored("tiny", **changes), table)
+
+    file = runs.source("tiny", **changes)
+    [renewal] = file.renewals
+    assert (renewal["by"], renewal["points"]) == ("rehearsal", numbers)
+    assert renewal["identity"]["code"] == Plan.of("tiny", "paper").identity().code
+    assert renewal["identity"]["data"] == file.identity.data
+    assert renewal["date"].startswith("20")
+    assert not runs.stale("tiny", **changes)
+    assert renew("tiny", **changes) == []  # it is renewed already
+
+
+def test_a_renewed_result_is_used_and_added_to(tiny):
+    stale_curves()
+    renew("tiny")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Task, "batch", lambda *_: pytest.fail("work was done"))
+        run("tiny", "paper", [0], 32, progress=False)
+    same(run("tiny", "paper", progress=False), compute("tiny", "paper"))
+    assert len(list(folder("paper").glob("*.json"))) == 1
+
+
+def test_renewal_needs_the_sample_only(tiny, monkeypatch, tmp_path):
+    monkeypatch.setitem(TINY.sizes, "paper", TINY.sizes["paper"].changed(sample=False))
+    monkeypatch.setenv("REVLIB_DATA", str(tmp_path))
+    load = datasets.load
+    with monkeypatch.context() as patch:
+        patch.setattr(datasets, "load", lambda name, sample=False: load(name, True))
+        table = stale_curves()
+    forget()
+
+    def small(name, sample=False):
+        return load(name, True) if sample else pytest.fail("the full data was loaded")
+
+    monkeypatch.setattr(datasets, "load", small)
+    assert renew("tiny")[0].renewed
+    same(stored("tiny"), table)
+
+
+def test_a_changed_number_leaves_a_result_stale_and_is_told(tiny, monkeypatch):
+    stale_curves()
+    before = contents(folder("paper"))
+    monkeypatch.setattr(Task, "evaluate", shifted(Task.evaluate))
+    [found] = renew("tiny")
+    assert not found.renewed
+    assert re.fullmatch(
+        r"stale: its rehearsal comes out otherwise, first test_loss of backward at step 0, "
+        r"(\d\.\d+) then and (\d\.\d+) now",
+        found.words,
+    )
+    then, now = map(float, re.findall(r"\d\.\d+", found.words))
+    assert now - then == pytest.approx(0.01, abs=1e-4)
+    assert contents(folder("paper")) == before
+    assert stored("tiny").empty
+
+
+@pytest.mark.parametrize("step", [0, 24])
+def test_one_changed_number_is_enough(tiny, step):
+    stale_curves()
+    [file] = Plan.of("tiny", "paper").store.files()
+    table = file.rehearsal()
+    place = table.index[(table["order"] == "tail(4)") & (table["step"] == step)]
+    table.loc[place, "train_loss"] += 0.001
+    file.keep_rehearsal(table)
+    [found] = renew("tiny")
+    assert not found.renewed
+    assert f"first train_loss of tail(4) at step {step}, " in found.words
+
+
+def test_differences_of_rounding_are_accepted(tiny, monkeypatch):
+    """The plain training loop adds in another order than the one that is chosen."""
+    stale_curves()
+    before = runs.compute("tiny", "sample", [0])
+    monkeypatch.setitem(sweep.STRATEGIES, "dense", (lambda _: False, Task))
+    assert not runs.compute("tiny", "sample", [0]).equals(before)  # it does make a difference
+    [found] = renew("tiny")
+    assert found.renewed
+
+
+def test_what_a_diverging_training_gives_is_rehearsed_too(tiny):
+    table = stale_curves(learning_rate=1e300)
+    assert renew("tiny", learning_rate=1e300)[0].renewed
+    same(stored("tiny", learning_rate=1e300), table)
+
+
+@pytest.mark.parametrize("change", ["lost", "gained", "renamed"])
+def test_other_quantities_are_no_rehearsal_of_these(tiny, change):
+    def otherwise(*arguments):
+        found = evaluate(*arguments)
+        accuracy = found["test_accuracy"]
+        if change != "gained":
+            del found["test_accuracy"]
+        return found if change == "lost" else found | {"test_hits": accuracy}
+
+    evaluate = Task.evaluate
+    stale_curves()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Task, "evaluate", otherwise)
+        [found] = renew("tiny")
+    assert not found.renewed
+    assert ("test_hits" if change == "gained" else "test_") in found.words
+    assert "nan" in found.words
+
+
+def test_where_a_case_is_no_more_its_rehearsal_is_missed(tiny, monkeypatch):
+    stale_curves()
+    monkeypatch.setitem(experiments.STUDIES, "tiny", with_cases(ORDERS[:-1]))
+    [found] = renew("tiny")
+    assert not found.renewed
+    assert "of tail(4) at step 0, " in found.words
+
+
+def refused(found):
+    """Return why a result cannot be rehearsed."""
+    assert not found.renewed
+    start, end = "stale, and cannot be rehearsed: ", ". `revlib audit tiny` may help"
+    assert found.words.startswith(start)
+    assert found.words.endswith(end)
+    return found.words.removeprefix(start).removesuffix(end)
+
+
+def test_a_missing_rehearsal_is_told(tiny):
+    stale_curves()
+    [path] = folder("paper").glob("*.rehearsal")
+    path.unlink()
+    before = contents(folder("paper"))
+    [found] = renew("tiny")
+    assert refused(found) == "it has no rehearsal"
+    assert contents(folder("paper")) == before
+    assert audit("tiny")[0].renewed
+
+
+def test_results_of_other_data_are_not_rehearsed(tiny):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datasets, "load", with_less_data(datasets.load))
+        forget()
+        stale_curves()
+    forget()
+    [found] = renew("tiny")
+    assert refused(found) == "other data"
+    assert stored("tiny").empty
+
+
+def test_results_of_another_setting_are_not_rehearsed(tiny, monkeypatch):
+    stale_curves()
+    slower = TINY.sizes["paper"].changed(learning_rate=0.01, init="lecun")
+    monkeypatch.setitem(TINY.sizes, "paper", slower)
+    [found] = renew("tiny")
+    assert refused(found) == "init he instead of lecun; learning_rate 0.05 instead of 0.01"
+    [unequal] = audit("tiny")
+    assert not unequal.renewed
+
+
+def test_equal_points_of_another_setting_renew_nothing(tiny, monkeypatch):
+    """Both diverge."""
+    run("tiny", "sample", [0], 32, progress=False, learning_rate=1e300)
+    changed = folder("sample,learning_rate=1e+300")
+    changed.rename(folder("sample,learning_rate=2e+300"))
+    for _ in range(20):
+        [found] = audit("tiny", "sample", points=1, learning_rate=2e300)
+        assert not found.renewed
+    assert stored("tiny", "sample", learning_rate=2e300).empty
+
+
+@dataclasses.dataclass(frozen=True)
+class Grown(settings.Setting):
+    """A setting with a field that it did not always have."""
+
+    warmup: int = 0
+
+
+@pytest.mark.parametrize("grown", ["now", "then"])
+def test_a_field_that_only_one_of_two_settings_has_is_no_hindrance(tiny, grown):
+    def grow(patch):
+        for name, size in TINY.sizes.items():
+            other = dataclasses.replace(size, parameters=Grown(**vars(size.setting)))
+            patch.setitem(TINY.sizes, name, other)
+
+    with pytest.MonkeyPatch.context() as patch:
+        if grown == "then":
+            grow(patch)
+        table = stale_curves()
+    with pytest.MonkeyPatch.context() as patch:
+        if grown == "now":
+            grow(patch)
+        assert "warmup" in runs.stale("tiny")[0]
+        [found] = renew("tiny")
+        assert found.renewed
+        same(stored("tiny"), table)
+
+
+def test_of_several_results_each_is_renewed_on_its_own(tiny, monkeypatch):
+    stale_curves()
+    with monkeypatch.context() as patch:
+        use_other_code(patch, "revlib.training.maps.Trainer")
+        run("tiny", "paper", [0, 1], 32, progress=False)
+    [path] = (p for p in folder("paper").glob("*.rehearsal") if stale_by(EDITED, p))
+    path.unlink()
+    found = renew("tiny")
+    assert sorted((each.rows, each.renewed) for each in found) == [(18, False), (36, True)]
+    assert set(stored("tiny")["seed"]) == {0, 1}
+
+
+def stale_by(definition, path):
+    identity = json.loads(path.with_suffix(".json").read_text())["identity"]
+    return identity["code"][definition] == "0" * 8
+
+
+# What stands in, and what stands together
+
+
+def test_what_stands_in_names_the_command_with_the_readers_changes(tiny):
+    changes = {"hidden": [4, 4], "learning_rate": 0.5}
+    found = shown("tiny", "paper", **changes)
+    assert found.preset == "sample"
+    assert found.setting == SETTING.changed(**changes)
+    assert found.note.startswith("Preset sample with hidden=(4, 4), learning_rate=0.5: computed")
+    assert found.note.endswith(
+        "It stands in for the preset paper: none are stored. "
+        "`revlib run tiny --set 'hidden=(4, 4)' learning_rate=0.5` computes them."
+    )
+    stale_curves(**changes)
+    assert shown("tiny", "paper", **changes).note.endswith("`revlib renew tiny` renews them.")
+    renew("tiny", **changes)
+    found = shown("tiny", "paper", **changes)
+    assert found.note.startswith("Preset paper with hidden=(4, 4), learning_rate=0.5: stored")
+
+
+def test_studies_stand_together_in_one_size(tiny):
+    names = {"curves": "tiny", "motion": "motion-tiny"}
+    nothing = together(names, "paper")
+    assert {words: found.study.name for words, found in nothing.items()} == names
+    assert {found.preset for found in nothing.values()} == {"sample"}
+    for words, name in names.items():
+        assert f"`revlib run {name}` computes them" in nothing[words].note
+
+    table = run("tiny", "paper", progress=False)
+    half = together(names, "paper")
+    assert {found.preset for found in half.values()} == {"sample"}
+    same(half["curves"].table, compute("tiny", "sample"))
+    assert half["curves"].note.endswith("It stands in for the preset paper, like those beside it.")
+    assert half["motion"].note.endswith("`revlib run motion-tiny` computes them.")
+
+    run("motion-tiny", "paper", progress=False)
+    both = together(names, "paper")
+    assert {found.preset for found in both.values()} == {"paper"}
+    same(both["curves"].table, table)
+    changed = together(names, "paper", learning_rate=0.5)
+    assert {found.preset for found in changed.values()} == {"sample"}
+    assert {found.setting.learning_rate for found in changed.values()} == {0.5}

@@ -414,8 +414,8 @@ class Writer:
 def kept() -> list[tuple[str, str, dict[str, Any]]]:
     """Return of all that is stored the name of the study, the preset and the changes to it."""
     found = []
-    for folder in sorted({path.parent for path in root().rglob("*.parquet")}):
-        name, size = folder.relative_to(root()).parts
+    for folder in sorted({path.parent for path in root().glob("*/*/*.parquet")}):
+        name, size = folder.parent.name, folder.name
         preset, *changes = re.split(r",(?=\w+=)", size)  # a list of widths has commas, too
         pairs = (change.partition("=")[::2] for change in changes)
         found.append((name, preset, {field: value(text) for field, text in pairs}))
