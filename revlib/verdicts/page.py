@@ -87,7 +87,10 @@ class Page:
         return self.first.size.cases[0], self.first.size.cases[-1]
 
     def spreads(self) -> pd.DataFrame:
-        """Return by which factor the first order spreads more (:func:`stability.ratios`)."""
+        """Return by which factor the first order spreads more, of all studies in one table.
+
+        The columns are those of :func:`revlib.verdicts.stability.ratios`.
+        """
         tables = []
         for shown in self.shown.values():
             found = stability.ratios(shown.table, shown.windows, self.orders)
