@@ -120,8 +120,8 @@ def backward() -> Order:
 def windowed(size: int) -> Order:
     """Backward inside windows of `size` steps, forward from window to window (Section 5).
 
-    ``w … 1 · 2w … w+1 · … · n … ``. A window of 1 is the forward order, a window as long as the
-    run the backward one.
+    ``w … 1 · 2w … w+1 · …``, and the last window from n down. A window of 1 is the forward order,
+    a window as long as the run the backward one.
     """
     _positive("A window's size", size)
     return Order(f"windowed({size})", lambda n: _backward_between(range(0, n, size), n))

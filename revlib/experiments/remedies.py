@@ -79,7 +79,7 @@ class Training:
         The order of iteration, at a constant rate; None for the forward trainings that differ in
         what follows.
     schedule : str
-        A name in `revlib.theory.averaging.SCHEDULES`.
+        A name in `revlib.training.averaging.SCHEDULES`.
     average : str or None
         ``"ema"``, ``"swa"``, ``"two points"`` or ``"orders"``: the mean of the forward and the
         backward iterate.

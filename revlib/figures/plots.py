@@ -560,7 +560,7 @@ def weights(table: pd.DataFrame, baselines: Sequence[str], regularised: Sequence
     Parameters
     ----------
     table : pandas.DataFrame
-        As `revlib.experiments.figures_14_to_19.shown` returns it.
+        As `revlib.verdicts.order_averaging.shown` returns it.
     baselines : sequence of str
         Trainings drawn in black and grey, each with a line style of its own.
     regularised : sequence of str

@@ -87,7 +87,10 @@ class Page:
         return self.first.size.cases[0], self.first.size.cases[-1]
 
     def spreads(self) -> pd.DataFrame:
-        """Return by which factor the first order spreads more (:func:`stability.ratios`)."""
+        """Return by which factor the first order spreads more, of all studies in one table.
+
+        The columns are those of :func:`revlib.verdicts.stability.ratios`.
+        """
         tables = []
         for shown in self.shown.values():
             found = stability.ratios(shown.table, shown.windows, self.orders)
@@ -108,16 +111,18 @@ class Page:
         table, (first, last), (one, other) = self.first.table, self.window, self.orders
         calmer = stability.compare(table, "test_loss", first, last, orders=self.orders)
         level = stability.fluctuation(table, "test_loss", first, last)
-        level = level.pivot(index="seed", columns="order", values="mean")
+        level = level.pivot(index="seed", columns="order", values="mean")[[one, other]].dropna()
         lower = int((level[other] < level[one]).sum())
         lost = len(stability.divergence(table))
+        fate = f"{stability.counted(lost, 'path')} diverged." if lost else "No path diverged."
+        if calmer.ratios.empty:
+            return Markdown(f"{self._no_ratio()} {fate}")
         return Markdown(
             f"Over steps {first} to {last} the test loss spreads **{calmer}** less {other} than "
             f"{one}; seed by seed the factor is "
             f"{', '.join(f'{ratio:.2g}' for ratio in calmer.ratios)}. Its mean over these steps is "
             f"lower {other} on {lower} of {stability.counted(len(level), 'seed')}: "
-            f"{level[other].mean():.3f} against {level[one].mean():.3f} on average. "
-            + (f"{stability.counted(lost, 'path')} diverged." if lost else "No path diverged.")
+            f"{level[other].mean():.3f} against {level[one].mean():.3f} on average. " + fate
         )
 
     def training_losses(self) -> Markdown:
@@ -126,6 +131,8 @@ class Page:
         found = stability.ratios(self.first.table, [self.window], self.orders)
         ratio = found.set_index("quantity")["ratio"]
         one, other = self.orders
+        if ratio[["train_loss", "batch_loss"]].isna().any():
+            return Markdown(self._no_ratio())
         return Markdown(
             f"Over steps {first} to {last}, {one} spreads {ratio['train_loss']:.2g} times as much "
             f"as {other} on the fixed examples, and {ratio['batch_loss']:.2g} times as much on the "
@@ -179,6 +186,13 @@ class Page:
                 seeds=table["seed"].nunique(),
                 recorded_steps=table["step"].nunique(),
             )
+        )
+
+    def _no_ratio(self) -> str:
+        first, last = self.window
+        return (
+            f"Over steps {first} to {last} {' and '.join(self.orders)} cannot be compared: on each "
+            "seed one of the two does not move, or diverged."
         )
 
     def _one(self, name: str | None) -> Shown:

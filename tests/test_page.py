@@ -1,0 +1,289 @@
+"""The page of a chapter: what the reader changes reaches all of it, and its numbers are right."""
+
+import dataclasses
+import re
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from tiny import MOTION, ORDERS, TINY
+
+from revlib import experiments, orders, runs
+from revlib.verdicts import claims, stability
+from revlib.verdicts.page import Page
+
+WINDOW = (20, 22)  # the steps of the burst at preset sample
+ENDS = ORDERS[0], ORDERS[-1]  # the first and the last of the orders
+
+
+@pytest.fixture(autouse=True)
+def project(tiny, tmp_path):
+    """A project with one chapter and one claim, in the current folder."""
+    claim = {"id": "a", "place": "Section 0", "statement": "It is calmer.", "experiment": "tiny"}
+    claim |= {"quantity": "test_loss", "orders": ["forward", "backward"], "windows": [[8, 32]]}
+    claim |= {"criterion": "calmer", "chapter": "none"}
+    for name, text in (
+        ("book/_config.yml", ""),
+        ("book/claims.yml", yaml.safe_dump([claim])),
+        ("notebooks/none.md", ""),
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    yield
+    plt.close("all")
+
+
+@pytest.fixture
+def both(monkeypatch):
+    """Add an experiment of the same kind on other data, and its motion."""
+    for study, name in ((TINY, "tiny-x2"), (MOTION, "motion-tiny-x2")):
+        sizes = {preset: size.changed(data="x^2") for preset, size in study.sizes.items()}
+        other = dataclasses.replace(study, name=name, sizes=sizes)
+        monkeypatch.setitem(experiments.STUDIES, name, other)
+    return ["tiny", "tiny-x2"]
+
+
+def lines(axes, order):
+    """Return what is drawn of an order: the values of each line with its name, ascending."""
+    drawn = [line.get_ydata() for line in axes.lines if line.get_label() == order]
+    return sorted(np.concatenate(drawn).tolist())
+
+
+def values(table, order, column):
+    return sorted(table.loc[table["order"] == order, column].tolist())
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"learning_rate": 0.2}, "sample with learning_rate=0.2"),
+        ({"init": "lecun", "batch_size": 8}, "sample with init=lecun, batch_size=8"),
+        ({}, "sample"),
+        ({"learning_rate": None, "init": None}, "sample"),  # as the preset has it
+    ],
+)
+def test_what_the_reader_changes_reaches_everything(changes, words):
+    page = Page("none", "tiny", "sample", [1], **changes)
+    given = {name: value for name, value in changes.items() if value is not None}
+    table = runs.compute("tiny", "sample", [1], **given)
+    moved = runs.compute("motion-tiny", "sample", [1], **given)
+    pd.testing.assert_frame_equal(page.first.table, table)
+
+    assert page.note().data == f"**What this page shows.** {page.first.note}"
+    assert f"Preset {words}: computed just now" in page.note().data
+    assert "; 1 seed, " in page.note().data
+
+    told = dict(re.findall(r"<td>(.*?)</td>\s*<td>(.*?)</td>\s*<td>", page.choices().data))
+    for name, value in ({"learning_rate": 0.05, "init": "he", "batch_size": 4} | given).items():
+        assert told[name.replace("_", " ")] == str(value)
+
+    loss = page.curves(columns=["test_loss"]).axes[0]
+    assert lines(loss, "backward") == values(table, "backward", "test_loss")
+
+    growth, steps, predictions = page.motion().axes
+    for order in ORDERS:
+        own = moved.assign(steps=moved["moved"] / moved["step_length"])
+        assert lines(growth, order) == values(own, order, "growth")
+        assert lines(steps, order) == values(own, order, "steps")
+        assert lines(predictions, order) == values(own, order, "predictions_moved")
+    assert page.motion_note().data.startswith(f"Preset {words}: computed just now")
+    last = moved[(moved["step"] == 12) & (moved["order"] == "backward")].iloc[0]
+    assert "At step 12, mean over seeds: " in page.motion_note().data
+    assert (
+        f"backward: {last['growth']:+.4f} a map, {last['moved']:.3g} and "
+        f"{last['predictions_moved']:.3g}" in page.motion_note().data
+    )
+
+    for order in ORDERS:
+        recorded = TINY.size("sample").recorded(order)
+        cost = orders.named(order).cost(recorded)
+        assert f"{order} {cost} for {len(recorded)} recorded points" in page.cost().data
+    assert "this is a small experiment of another setting" in page.cost().data
+    assert f"forward is recorded on 1 of 2 seeds at {len(recorded)} of 33" in page.cost().data
+
+    assert f"preset sample; seeds 1; recorded steps {len(recorded)}; " in page.provenance().data
+    assert page.audit().data.startswith("**Audit.** Skipped: of tiny at preset sample nothing")
+
+
+def test_a_change_changes_what_is_shown():
+    shown = []
+    for rate in (0.05, 0.2):
+        page = Page("none", "tiny", "sample", [0], learning_rate=rate)
+        shown.append((page.levels().data, page.motion_note().data, page.training_losses().data))
+    for one, other in zip(*shown, strict=True):
+        assert one != other
+
+
+def test_motion_is_computed_once_and_only_if_it_is_shown(monkeypatch):
+    page, asked = Page("none", "tiny", "sample", [0]), []
+    shown = runs.shown
+
+    def watched(name, *arguments, **changes):
+        asked.append(name)
+        return shown(name, *arguments, **changes)
+
+    monkeypatch.setattr(runs, "shown", watched)
+    page.curves()
+    assert asked == []
+    page.motion()
+    page.motion_note()
+    page.motion("tiny")
+    assert asked == ["motion-tiny"]
+
+
+def test_seeds_may_be_any_iterable():
+    page = Page("none", "tiny", "sample", iter([1]))
+    assert set(page.first.table["seed"]) == {1}
+    assert "; 1 seed, " in page.motion_note().data
+
+
+def test_fluctuation_is_that_of_the_burst_and_of_the_first_order_against_the_last():
+    page = Page("none", "tiny", "sample")
+    table = page.first.table
+    inside = table[table["step"].between(*WINDOW)]
+    assert (page.window, page.orders) == (WINDOW, ENDS)
+
+    for order in ENDS:
+        upper, lower = (lines(ax, order) for ax in page.burst().axes[::2])  # two seeds
+        own = inside[inside["seed"] == 0]
+        assert upper == values(own, order, "test_loss")
+        assert lower == values(own, order, "batch_loss")
+
+    spread = inside.groupby(["order", "seed"])[["test_loss", "train_loss", "batch_loss"]].std()
+    factor = spread.loc[ENDS[0]] / spread.loc[ENDS[1]]
+    found = page.spreads().set_index("quantity")["ratio"]
+    for name in factor:
+        assert found[name] == pytest.approx(np.exp(np.log(factor[name]).mean()))
+    (axes,) = page.ratios().axes
+    assert axes.get_xlabel() == "spread forward / tail(6)"
+    drawn = np.concatenate([line.get_xdata() for line in axes.lines if line.get_marker() == "o"])
+    assert {f"{x:.6g}" for x in found} <= {f"{x:.6g}" for x in drawn}
+
+    told = page.levels().data
+    level = inside.groupby(["order", "seed"])["test_loss"].mean()
+    lower = int((level[ENDS[1]] < level["forward"]).sum())
+    calmer = stability.compare(table, "test_loss", *WINDOW, orders=ENDS)
+    assert told == (
+        f"Over steps 20 to 22 the test loss spreads **{calmer}** less tail(6) than forward; seed "
+        f"by seed the factor is {factor['test_loss'][0]:.2g}, {factor['test_loss'][1]:.2g}. Its mean "
+        f"over these steps is lower tail(6) on {lower} of 2 seeds: {level[ENDS[1]].mean():.3f} "
+        f"against {level['forward'].mean():.3f} on average. No path diverged."
+    )
+    words = page.training_losses().data
+    assert f"forward spreads {found['train_loss']:.2g} times as much as tail(6) on the fix" in words
+    assert f"and {found['batch_loss']:.2g} times as much on the batch applied last" in words
+
+
+def test_paths_that_diverge_are_counted():
+    page = Page("none", "tiny", "sample", learning_rate=1e300)
+    assert len(stability.divergence(page.first.table)) == 2 * len(ORDERS)
+    none = (
+        "Over steps 20 to 22 forward and tail(6) cannot be compared: on each seed one of the two "
+        "does not move, or diverged."
+    )
+    assert page.levels().data == f"{none} 12 paths diverged."
+    assert page.training_losses().data == none
+
+
+def test_levels_are_compared_on_the_seeds_that_have_both():
+    page = Page("none", "tiny", "sample")
+    table = page.first.table
+    one = table[table["seed"] == 1]
+    at = (table["order"] == "tail(6)") & (table["seed"] == 0) & (table["step"] >= 20)
+    table.loc[at, ["test_loss", "train_loss"]] = np.nan
+    level = one[one["step"].between(*WINDOW)].groupby("order")["test_loss"].mean()
+    lower = int(level["tail(6)"] < level["forward"])
+    assert page.levels().data.endswith(
+        f"is lower tail(6) on {lower} of 1 seed: {level[ENDS[1]]:.3f} against "
+        f"{level['forward']:.3f} on average. 1 path diverged."
+    )
+
+
+def test_stored_results_are_shown_and_audited_with_the_readers_changes():
+    runs.run("tiny", "paper", [0], progress=False, learning_rate=0.1)
+    runs.run("motion-tiny", "paper", [0], progress=False, learning_rate=0.1)
+    page = Page("none", "tiny", "paper", learning_rate=0.1)
+    assert "Preset paper with learning_rate=0.1: stored results" in page.note().data
+    assert "Preset paper with learning_rate=0.1: stored results" in page.motion_note().data
+    pd.testing.assert_frame_equal(
+        page.first.table, runs.stored("tiny", "paper", learning_rate=0.1), check_like=True
+    )
+    assert "all equal" in page.audit().data
+    assert "small experiment" not in page.cost().data
+    assert re.search(r"took \d+ minutes with 1 processes", page.cost().data)
+    assert "not yet run" in page.verdicts().data  # the claims are of the preset as it is
+
+
+def test_where_nothing_is_stored_the_sample_stands_in_and_says_so():
+    page = Page("none", "tiny", "paper", [0], learning_rate=0.1)
+    for told in (page.note().data, page.motion_note().data):
+        assert "Preset sample with learning_rate=0.1: computed just now" in told
+        assert "It stands in for the preset paper: none are stored." in told
+    assert "`revlib run tiny --set learning_rate=0.1` computes them" in page.note().data
+    assert "`revlib run motion-tiny --set learning_rate=0.1`" in page.motion_note().data
+    assert "this is a small experiment of another setting" in page.cost().data
+
+
+def test_a_coarser_grid_is_for_the_curves_and_not_for_motion():
+    page = Page("none", "tiny", "paper", [0], 16)
+    assert set(page.first.table["step"]) == {0, 1, 16, 32}
+    assert page.window == (16, 32)
+    assert "Preset sample" in page.motion_note().data  # nothing is stored of it
+
+
+def test_the_verdicts_are_those_of_the_claims_whatever_is_shown():
+    runs.run("tiny", progress=False)
+    page = Page("none", "tiny", "sample", [0], learning_rate=0.2)
+    assert page.verdicts().data == claims.of_chapter("none")
+    assert "| It is calmer. (Section 0) |" in page.verdicts().data
+    assert "not yet run" not in page.verdicts().data
+
+
+def test_several_studies_stand_on_one_page(both):
+    page = Page("none", both, "sample", [0], learning_rate=0.01)
+    assert list(page.shown) == both
+    assert page.first is page.shown["tiny"]
+    for told in (page.note(), page.motion_note(), page.audit(), page.cost()):
+        first, second = told.data.split("**x^2.** ")
+        assert "**fashion_mnist.** " in first
+        assert second
+    for told in (page.note(), page.motion_note()):
+        assert told.data.count("Preset sample with learning_rate=0.01: ") == 2
+
+    table = runs.compute("tiny-x2", "sample", [0], learning_rate=0.01)
+    pd.testing.assert_frame_equal(page.shown["tiny-x2"].table, table)
+    shown = {None: page.first.table, "tiny": page.first.table, "tiny-x2": table}
+    for name, own in shown.items():
+        axes = page.curves(name, ["test_loss"]).axes[0]
+        assert lines(axes, "forward") == values(own, "forward", "test_loss")
+        axes = page.burst(name).axes[0]
+        inside = own[own["step"].between(*WINDOW)]
+        assert lines(axes, "forward") == values(inside, "forward", "test_loss")
+    moved = runs.compute("motion-tiny-x2", "sample", [0], learning_rate=0.01)
+    assert lines(page.motion("tiny-x2").axes[0], "forward") == values(moved, "forward", "growth")
+
+    found = page.spreads().set_index("quantity")["ratio"]
+    for words, own in (("fashion_mnist", page.first.table), ("x^2", table)):
+        spread = own[own["step"].between(*WINDOW)].groupby("order")["test_loss"].std()
+        ratio = spread["forward"] / spread[ENDS[1]]
+        assert found[f"{words}, test_loss"] == pytest.approx(ratio)
+    assert "fashion_mnist, test_accuracy" in found
+    assert "x^2, test_accuracy" not in found
+    (axes,) = page.ratios().axes
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert len(labels) == len(set(labels)) == len(found)
+
+
+@pytest.mark.parametrize(
+    ("names", "changes", "message"),
+    [
+        ("none", {}, "There is no study 'none'"),
+        ("tiny", {"rate": 1}, "A setting has no 'rate'"),
+        ("tiny", {"learning_rate": "fast"}, "The field 'learning_rate' must be a number"),
+    ],
+)
+def test_what_does_not_exist_is_refused(names, changes, message):
+    with pytest.raises(ValueError, match=message):
+        Page("none", names, "sample", **changes)
