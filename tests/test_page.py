@@ -169,7 +169,8 @@ def test_fluctuation_is_that_of_the_burst_and_of_the_first_order_against_the_las
         f"Over steps 20 to 22 the test loss spreads **{calmer}** less tail(6) than forward; seed "
         f"by seed the factor is {factor['test_loss'][0]:.2g}, {factor['test_loss'][1]:.2g}. Its "
         f"mean over these steps is lower tail(6) on {lower} of 2 seeds: "
-        f"{level[ENDS[1]].mean():.3f} against {level['forward'].mean():.3f} on average. No path diverged."
+        f"{level[ENDS[1]].mean():.3f} against {level['forward'].mean():.3f} on average. "
+        "No path diverged."
     )
     words = page.training_losses().data
     assert f"forward spreads {found['train_loss']:.2g} times as much as tail(6) on the fix" in words
