@@ -151,6 +151,7 @@ def test_motion_is_the_distance_of_consecutive_iterates(order, before, first):
     assert found["step_length"] == pytest.approx(length)
 
 
+@pytest.mark.slow
 def test_the_same_numbers_with_workers():
     jobs = [motion.Job(network, 5, order, [10, 20]) for order in (forward(), backward())]
     rows = [
