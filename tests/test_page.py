@@ -166,9 +166,9 @@ def test_fluctuation_is_that_of_the_burst_and_of_the_first_order_against_the_las
     lower = int((level[ENDS[1]] < level["forward"]).sum())
     calmer = stability.compare(table, "test_loss", *WINDOW, orders=ENDS)
     assert told == (
-        f"Over steps 20 to 22 the test loss spreads **{calmer}** less tail(6) than forward; seed "
-        f"by seed the factor is {factor['test_loss'][0]:.2g}, {factor['test_loss'][1]:.2g}. Its "
-        f"mean over these steps is lower tail(6) on {lower} of 2 seeds: "
+        f"Over steps 20 to 22 the test loss spreads **{calmer}** less tail(6) than forward; "
+        f"seed by seed the factor is {factor['test_loss'][0]:.2g}, {factor['test_loss'][1]:.2g}. "
+        f"Its mean over these steps is lower tail(6) on {lower} of 2 seeds: "
         f"{level[ENDS[1]].mean():.3f} against {level['forward'].mean():.3f} on average. "
         "No path diverged."
     )
