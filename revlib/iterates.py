@@ -19,8 +19,9 @@ def iterates(
     """Yield ``(n, theta(n))`` for the recorded steps n, ascending.
 
     ``theta(n)`` is what the maps of the order's word at step n make of the start, one after the
-    other (:mod:`revlib.orders`). Each iterate is computed anew: that is the definition. How to do
-    it once where words begin alike is told by :func:`revlib.orders.tree`.
+    other (:mod:`revlib.orders`). Where a word goes on from the one before, as forward each does, so
+    does the computation. How words that only begin alike share their beginning is told by
+    :func:`revlib.orders.tree`.
 
     Parameters
     ----------
@@ -38,10 +39,15 @@ def iterates(
     ValueError
         If a recorded step lies outside ``0 … len(maps)`` or the order spells an impossible word.
     """
+    done: list[int] = []
+    theta = theta0
     for step in sorted(check_recorded(record, len(maps))):
-        theta = theta0
-        for letter in order.applied(step):
+        word = order.applied(step)
+        if word[: len(done)] != done:
+            done, theta = [], theta0
+        for letter in word[len(done) :]:
             theta = maps[letter - 1](theta)
+        done = word
         yield step, theta
 
 
