@@ -1288,12 +1288,12 @@ def test_one_changed_number_is_enough(tiny, step):
     stale_curves()
     [file] = Plan.of("tiny", "paper").store.files()
     table = file.rehearsal()
-    place = table.index[(table["order"] == "tail(4)") & (table["step"] == step)]
+    place = table.index[(table["order"] == "tail(6)") & (table["step"] == step)]
     table.loc[place, "train_loss"] += 0.001
     file.keep_rehearsal(table)
     [found] = renew("tiny")
     assert not found.renewed
-    assert f"first train_loss of tail(4) at step {step}, " in found.words
+    assert f"first train_loss of tail(6) at step {step}, " in found.words
 
 
 def test_differences_of_rounding_are_accepted(tiny, monkeypatch):
@@ -1336,7 +1336,7 @@ def test_where_a_case_is_no_more_its_rehearsal_is_missed(tiny, monkeypatch):
     monkeypatch.setitem(experiments.STUDIES, "tiny", with_cases(ORDERS[:-1]))
     [found] = renew("tiny")
     assert not found.renewed
-    assert "of tail(4) at step 0, " in found.words
+    assert "of tail(6) at step 0, " in found.words
 
 
 def refused(found):
