@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
-from revlib.orders import Order
+from revlib.orders import Order, Word
 
 State = TypeVar("State")
 
@@ -39,16 +39,27 @@ def iterates(
     ValueError
         If a recorded step lies outside ``0 … len(maps)`` or the order spells an impossible word.
     """
-    done: list[int] = []
-    theta = theta0
+    done, theta = (), theta0
     for step in sorted(check_recorded(record, len(maps))):
-        word = order.applied(step)
-        if word[: len(done)] != done:
-            done, theta = [], theta0
-        for letter in word[len(done) :]:
-            theta = maps[letter - 1](theta)
+        word = order.runs(step)
+        rest = _rest(word, done)
+        if rest is None:
+            theta, rest = theta0, word
+        for run in rest:
+            for letter in run:
+                theta = maps[letter - 1](theta)
         done = word
         yield step, theta
+
+
+def _rest(word: Word, done: Word) -> list[range] | None:
+    """Return what a word has after another one, None if it does not begin with that."""
+    rest = list(word)
+    for run in done:
+        if not rest or rest[0][: len(run)] != run:
+            return None
+        rest[:1] = filter(None, [rest[0][len(run) :]])
+    return rest
 
 
 def check_recorded(record: Iterable[int] | None, steps: int) -> set[int]:
