@@ -14,16 +14,3 @@ from revlib.iterates import iterates
 from revlib.orders import Order, backward, forward, reset, switch, tail, windowed
 from revlib.training.sweep import trajectory
 from revlib.training.tasks import Task
-
-__all__ = [
-    "Order",
-    "Task",
-    "backward",
-    "forward",
-    "iterates",
-    "reset",
-    "switch",
-    "tail",
-    "trajectory",
-    "windowed",
-]

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from revlib.theory import averaging, near_minimum
-from revlib.theory.averaging import RandomQuadratics
+from revlib.theory.random_quadratics import RandomQuadratics
 from revlib.training.averaging import SCHEDULES, ema, forward_path, swa, two_points
 from revlib.training.tasks import Task
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from revlib import orders
 from revlib.iterates import iterates
-from revlib.theory import contractions
+from revlib.theory import contractions, gradient_steps
 from revlib.training.maps import Affine
 
 FAMILIES = [contractions.similarities, contractions.affine, contractions.tanh]
@@ -130,13 +130,13 @@ def test_empirical_lipschitz_takes_the_largest_ratio_over_all_pairs():
 @given(m=st.floats(0.01, 1), ratio=st.floats(1, 50), h=st.floats(0, 3))
 def test_the_lemma_is_an_equality_for_a_swirl(m, ratio, h):
     M = m * ratio
-    field = contractions.swirl(m, M)
+    field = gradient_steps.swirl(m, M)
     x = np.array([0.6, -0.8])
     assert x @ field @ x == pytest.approx(m, rel=1e-9)
     assert np.linalg.norm(field @ x) == pytest.approx(M, rel=1e-9)
     exact = np.linalg.norm(np.eye(2) - h * field, 2)
     # Both are a root: near zero an error of 1e-16 M² under it comes out as 1e-8 M.
-    bound = contractions.gradient_step_bound(h, m, M)
+    bound = gradient_steps.gradient_step_bound(h, m, M)
     assert exact == pytest.approx(bound, rel=1e-9, abs=1e-6 * (1 + h * M))
 
 
@@ -147,17 +147,17 @@ def test_the_sharp_constant_is_exact_for_quadratics_and_below_the_lemma(m, ratio
     turn = np.linalg.qr(generator.normal(size=(4, 4)))[0]
     hessian = turn @ np.diag([m, M, *generator.uniform(m, M, 2)]) @ turn.T
     exact = np.linalg.norm(np.eye(4) - h * hessian, 2)
-    sharp = contractions.gradient_step_constant(h, m, M)
+    sharp = gradient_steps.gradient_step_constant(h, m, M)
     assert exact == pytest.approx(sharp, rel=1e-9, abs=1e-9)
-    assert sharp <= contractions.gradient_step_bound(h, m, M) + 1e-6
+    assert sharp <= gradient_steps.gradient_step_bound(h, m, M) + 1e-6
 
 
 @given(m=st.floats(0.01, 1), ratio=st.floats(1.01, 50))
 def test_limits_are_where_the_constants_pass_one(m, ratio):
     M = m * ratio
     for limit, constant in (
-        (contractions.bound_limit(m, M), contractions.gradient_step_bound),
-        (contractions.sharp_limit(M), contractions.gradient_step_constant),
+        (gradient_steps.bound_limit(m, M), gradient_steps.gradient_step_bound),
+        (gradient_steps.sharp_limit(M), gradient_steps.gradient_step_constant),
     ):
         assert constant(limit, m, M) == pytest.approx(1, abs=1e-6)
         assert constant(0.99 * limit, m, M) < 1 < constant(1.01 * limit, m, M)
@@ -166,10 +166,10 @@ def test_limits_are_where_the_constants_pass_one(m, ratio):
 @pytest.mark.parametrize(
     "formula",
     [
-        lambda m, M: contractions.gradient_step_bound(0.1, m, M),
-        lambda m, M: contractions.gradient_step_constant(0.1, m, M),
-        contractions.bound_limit,
-        contractions.swirl,
+        lambda m, M: gradient_steps.gradient_step_bound(0.1, m, M),
+        lambda m, M: gradient_steps.gradient_step_constant(0.1, m, M),
+        gradient_steps.bound_limit,
+        gradient_steps.swirl,
     ],
 )
 def test_m_is_not_above_M(formula):
@@ -186,19 +186,19 @@ def losses():
     few = inputs[:2], targets[:2]
     return {
         "least squares": (
-            contractions.Quadratic.least_squares(inputs, targets),
+            gradient_steps.Quadratic.least_squares(inputs, targets),
             lambda t: np.sum((inputs @ t - targets) ** 2) / 16,
         ),
         "least squares, few examples": (
-            contractions.Quadratic.least_squares(*few),
+            gradient_steps.Quadratic.least_squares(*few),
             lambda t: np.sum((few[0] @ t - few[1]) ** 2) / 4,
         ),
         "log cosh": (
-            contractions.LogCosh(0.5, 3.0, turn),
+            gradient_steps.LogCosh(0.5, 3.0, turn),
             lambda t: 0.25 * t @ t + 2.5 * np.log(np.cosh(turn @ t)).sum(),
         ),
         "logistic": (
-            contractions.Logistic(inputs, labels, 0.2),
+            gradient_steps.Logistic(inputs, labels, 0.2),
             lambda t: np.log1p(np.exp(-labels * (inputs @ t))).mean() + 0.1 * t @ t,
         ),
     }
@@ -220,8 +220,8 @@ def test_constants_are_bounds_and_both_are_approached(name, h):
     """At zero the Hessian reaches M, far from it in most directions m."""
     gradient, _ = losses()[name]
     m, M = gradient.constants
-    step = contractions.GradientStep(h, gradient)
-    sharp = contractions.gradient_step_constant(h, m, M)
+    step = gradient_steps.GradientStep(h, gradient)
+    sharp = gradient_steps.gradient_step_constant(h, m, M)
     points = contractions.probes(100, 3, np.random.default_rng(1))
     assert contractions.empirical_lipschitz(step, points) <= sharp * (1 + 1e-9)
     for at, reached in ((np.zeros(3), M), (1e6 * np.array([0.5, -0.7, 0.4]), m)):

@@ -1219,6 +1219,23 @@ def stale_curves(preset="paper", **changes):
         return run("tiny", preset, [0], 32, progress=False, **changes)
 
 
+def test_a_study_that_gains_an_order_keeps_its_rows_by_rehearsal(tiny, monkeypatch):
+    monkeypatch.setitem(experiments.STUDIES, "tiny", with_cases(ORDERS[:2]))
+    table = run("tiny", seeds=[0], every=32, progress=False)
+    monkeypatch.setitem(experiments.STUDIES, "tiny", with_cases(ORDERS[:3]))
+    assert stored("tiny").empty
+    [found] = renew("tiny")
+    assert found.renewed
+    same(stored("tiny"), table)
+    rehearsal = runs.source("tiny").rehearsal()
+    assert set(rehearsal["order"]) == set(ORDERS[:3])
+    table = run("tiny", seeds=[0], every=32, progress=False)
+    assert set(table["order"]) == set(ORDERS[:3])
+    monkeypatch.setitem(experiments.STUDIES, "tiny", with_cases(ORDERS[1:4]))
+    [found] = renew("tiny")  # what is gone cannot be found equal
+    assert not found.renewed
+
+
 @pytest.mark.parametrize("changes", [{}, {"init": "glorot"}], ids=["preset", "changed"])
 def test_a_stale_result_with_the_same_rehearsal_is_renewed(tiny, changes):
     table = stale_curves(**changes)

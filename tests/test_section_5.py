@@ -12,7 +12,10 @@ import torch
 
 from revlib import experiments, orders, runs
 from revlib.experiments import section_5
-from revlib.experiments.section_5 import Checks, Ranking, checks, misranked, policies, stopped
+from revlib.experiments.section_5 import held_out, rankings
+from revlib.experiments.section_5.moving_start import Checks, checks, policies
+from revlib.experiments.section_5.paths import stopped
+from revlib.experiments.section_5.rankings import Ranking, misranked
 from revlib.iterates import iterates
 from revlib.runs import Shown
 from revlib.training import maps, settings, sweep
@@ -53,7 +56,7 @@ def words(name, losses, every=2, steps=8):
 
 def test_the_two_held_out_sets_are_the_halves_of_the_test_set():
     task = settings.build(SMALL, 0)
-    halves = section_5.held_out(task).evaluation
+    halves = held_out.held_out(task).evaluation
     assert list(halves) == ["validation", "test"]
     inputs, targets = task.evaluation["test"]
     assert torch.equal(halves["validation"][0], inputs[::2])
@@ -86,7 +89,7 @@ def test_a_backward_path_carries_the_optimizers_state(name):
     parameters = section_5.Path(setting, (1, 3, 7))
     rows = {row["step"]: row for row in section_5.path(parameters, 5, f"{name}, backward")}
     task = dataclasses.replace(
-        section_5.held_out(settings.build(setting, 5)), optimizer=section_5.optimizers(0.02)[name]
+        held_out.held_out(settings.build(setting, 5)), optimizer=section_5.optimizers(0.02)[name]
     )
     trainer = maps.Trainer(task)
     steps = [maps.TrainingStep(trainer, n) for n in range(1, 8)]
@@ -257,7 +260,7 @@ def test_a_diverged_iterate_is_never_the_better_one():
 
 def test_a_policy_trains_the_network_and_keeps_the_best_by_validation():
     parameters = Checks(SMALL, 3, 12)
-    task = section_5._task(SMALL, 2)
+    task = held_out.task_of(SMALL, 2)
     curve = sweep.trajectory(task, orders.windowed(3), 12, range(0, 13, 3))
     table = pd.DataFrame(section_5.policy(parameters, 2, "windowed"))
     for column in ("step", "validation_loss", "test_loss"):
@@ -334,7 +337,7 @@ def test_diverged_runs_come_last_and_equal_ones_say_nothing(scores, share):
 
 def test_a_backward_path_is_as_long_as_its_cost_allows():
     for budget in range(1, 200):
-        n = section_5._path_length(budget)
+        n = rankings._path_length(budget)
         order = orders.backward()
         assert order.cost(range(n + 1)) <= budget < order.cost(range(n + 2))
 
@@ -344,7 +347,7 @@ def test_methods_read_what_they_say():
     parameters = Ranking(SMALL, rates, long=40, last=20, budgets=(10,))
 
     def curve(rate, order, steps):
-        task = section_5._task(SMALL.changed(learning_rate=rate), 3)
+        task = held_out.task_of(SMALL.changed(learning_rate=rate), 3)
         return sweep.trajectory(task, order, steps).set_index("step")["validation_loss"]
 
     truth = [curve(rate, orders.forward(), 40)[[30, 40]].mean() for rate in rates]
@@ -370,7 +373,7 @@ def test_what_each_method_looks_at(monkeypatch):
         seen.append((order.name, list(recorded)))
         return rate
 
-    monkeypatch.setattr(section_5, "_mean_loss", look)
+    monkeypatch.setattr(rankings, "_mean_loss", look)
     parameters = Ranking(SMALL, (0.01, 0.02), long=1400, last=200, budgets=(25, 400))
     for method in section_5.METHODS:
         list(section_5.ranking(parameters, 99, method))

@@ -14,8 +14,6 @@ from revlib.experiments import (
 )
 from revlib.experiments.study import PRESETS, Iterates, Size, Study, Whole
 
-__all__ = ["PRESETS", "STUDIES", "Iterates", "Size", "Study", "Whole", "get"]
-
 _MODULES = (figures_2_to_11, figures_14_to_19, section_5, smith2021, sandler2023, remedies)
 
 STUDIES = {study.name: study for module in _MODULES for study in module.STUDIES}

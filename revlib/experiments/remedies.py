@@ -25,16 +25,6 @@ from revlib.training import averaging, sweep
 from revlib.training.settings import Setting, build
 from revlib.training.tasks import Task
 
-__all__ = [
-    "STUDIES",
-    "Parameters",
-    "Training",
-    "affordable",
-    "compute",
-    "trainings",
-    "window",
-]
-
 
 @dataclass(frozen=True)
 class Parameters:
@@ -233,9 +223,6 @@ class _Mean(nn.Module):
 def affordable(steps: int) -> int:
     """Return how many steps of a whole backward path cost no more than a forward run."""
     return (math.isqrt(8 * steps + 1) - 1) // 2
-
-
-# The studies.
 
 
 def _recorded(parameters: Parameters) -> tuple[int, ...]:

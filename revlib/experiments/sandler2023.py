@@ -26,17 +26,6 @@ from revlib.training.averaging import SCHEDULES, forward_path
 from revlib.training.settings import Setting, build
 from revlib.training.tasks import Batch, Task
 
-__all__ = [
-    "AVERAGES",
-    "STUDIES",
-    "Parameters",
-    "alignment",
-    "averages",
-    "distances",
-    "side_trips",
-    "single_step",
-]
-
 FAR = 1_000_000
 """From which batch of the stream on batches are taken that no path has seen."""
 
@@ -317,9 +306,6 @@ def _evaluated(task: Task, theta: torch.Tensor) -> dict[str, float]:
     model = copy.deepcopy(task.model)
     nn.utils.vector_to_parameters(theta, model.parameters())
     return task.evaluate(model)
-
-
-# The studies.
 
 
 def _setting(preset: str) -> Setting:

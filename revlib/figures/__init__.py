@@ -22,26 +22,3 @@ from revlib.figures.plots import (
     variants,
     weights,
 )
-
-__all__ = [
-    "cases",
-    "clouds",
-    "comparison",
-    "costs",
-    "curves",
-    "distributions",
-    "growth",
-    "intervals",
-    "laws",
-    "motion",
-    "paths",
-    "plane",
-    "points",
-    "quadrants",
-    "ratios",
-    "scaling",
-    "sweeps",
-    "theme",
-    "variants",
-    "weights",
-]

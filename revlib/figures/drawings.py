@@ -13,8 +13,6 @@ from string import Template
 
 from revlib.orders import Node, Order, tree
 
-__all__ = ["runs"]
-
 _BOX = 44  # side of the square that stands for one application of a map
 _GAP = 30  # between squares: room for the iterate
 _CELL = _BOX + _GAP

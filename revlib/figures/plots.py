@@ -18,29 +18,6 @@ from matplotlib.axis import XAxis, YAxis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-__all__ = [
-    "cases",
-    "clouds",
-    "comparison",
-    "costs",
-    "curves",
-    "distributions",
-    "growth",
-    "intervals",
-    "laws",
-    "motion",
-    "paths",
-    "plane",
-    "points",
-    "quadrants",
-    "ratios",
-    "scaling",
-    "sweeps",
-    "theme",
-    "variants",
-    "weights",
-]
-
 _WIDTH = 6.0
 """Width of a figure, in inches: with the theme's font it can be read on a page and on a phone."""
 

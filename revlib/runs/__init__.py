@@ -12,18 +12,3 @@ from revlib.runs.engine import (
     stored,
 )
 from revlib.runs.shown import Shown, shown, together
-
-__all__ = [
-    "Audit",
-    "Shown",
-    "audit",
-    "audited",
-    "compute",
-    "renew",
-    "run",
-    "shown",
-    "source",
-    "stale",
-    "stored",
-    "together",
-]

@@ -2,11 +2,11 @@
 
 Another processor, or another version of torch, adds in another order. So a row that is computed
 again differs a little, and after many steps of a chaotic training no longer a little. How much is
-measured on the spot: the row is computed a few times more, each time from a start whose every entry
-is moved by one unit of rounding, up or down, and where there is a fast way and a plain way by the
-plain one, which adds in another order. What is stored must lie within ten times the largest
-of the differences that this makes. Each audit is a draw of points and can be repeated: it tells
-the number that it was drawn with.
+measured on the spot, where it matters: the row is computed a few times more, each time from a
+start whose every entry is moved by one unit of rounding, up or down, and where there is a fast way
+and a plain way by the plain one, which adds in another order. What is stored must lie within ten
+times the largest of the differences that this makes. Each audit is a draw of points and can be
+repeated: it tells the number that it was drawn with.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ NUDGES = (1, 2, 3)
 """The moved starts from which a row is computed again (:func:`revlib.training.settings.nudged`)."""
 
 EXPLAINED = (
-    "Allowed is ten times the largest difference that three moves of the start by one unit of "
-    "rounding make, plus one unit in the sixth digit of a quantity or of its root, whichever is "
-    "more, or 0.002 of an accuracy."
+    "Allowed is one unit in the sixth digit of a quantity or of its root, whichever is more, or "
+    "0.002 of an accuracy. Where a difference is larger, ten times the largest that three moves of "
+    "the start by one unit of rounding make is allowed as well."
 )
 
 

@@ -316,10 +316,10 @@ def renew(name: str, preset: str = "paper", **changes: Any) -> list[Renewal]:
             words = f"stale, and cannot be rehearsed: {why}. `revlib audit {plan.command}` may help"
             renewals.append(Renewal(rows, False, words))
             continue
-        points = _rehearsal_compared(plan, file.rehearsal())
-        unequal = points[~points["equal"]]
-        if len(unequal):
-            first = unequal.iloc[0]
+        before, now = file.rehearsal(), plan.rehearsed()
+        points = _rehearsal_compared(plan, before, now)
+        first = next((point for point in points if not point["equal"]), None)
+        if first:
             words = (
                 f"stale: its rehearsal comes out otherwise, first {first['quantity']} of "
                 f"{first['order']} at step {first['step']}, {first['stored']:.6g} then and "
@@ -328,14 +328,22 @@ def renew(name: str, preset: str = "paper", **changes: Any) -> list[Renewal]:
         else:
             record = {"by": "rehearsal", "points": len(points)}
             plan.store.renew(file, dataclasses.replace(identity, data=file.identity.data), record)
+            added = now[~now["order"].isin(before["order"])]
+            if len(added):
+                file.keep_rehearsal(pd.concat([before, added], ignore_index=True))
             words = f"renewed by rehearsal: {len(points):,} numbers of the sample come out equal"
-        renewals.append(Renewal(rows, not len(unequal), words))
+        renewals.append(Renewal(rows, first is None, words))
     return renewals
 
 
-def _rehearsal_compared(plan: Plan, before: pd.DataFrame) -> pd.DataFrame:
-    """Compare an earlier rehearsal with today's, number by number."""
-    now = plan.rehearsed()
+def _rehearsal_compared(
+    plan: Plan, before: pd.DataFrame, now: pd.DataFrame
+) -> list[dict[str, Any]]:
+    """Compare an earlier rehearsal with today's, number by number.
+
+    Cases that are new today have nothing to be compared with.
+    """
+    now = now[now["order"].isin(before["order"])].reset_index(drop=True)
     exact = set(before) == set(now) and before.equals(now[before.columns])
     tables = [now] if exact else [now, *(plan.rehearsed(nudge) for nudge in audits.NUDGES)]
     again, *moved = (table.set_index(results.KEYS) for table in tables)
@@ -348,7 +356,7 @@ def _rehearsal_compared(plan: Plan, before: pd.DataFrame) -> pd.DataFrame:
         ]
         names = dict(zip(results.KEYS, key, strict=True))
         points += audits.compared(names, rows[0], rows[1], rows[2:])
-    return pd.DataFrame(points)
+    return points
 
 
 @dataclass(frozen=True)
@@ -513,25 +521,41 @@ def _auditable(plan: Plan, file: ResultFile) -> pd.DataFrame:
 
 def _compared(plan: Plan, file: ResultFile, point: dict[str, Any]) -> list[dict[str, Any]]:
     """Recompute a stored point, or the beginning of its case, and compare each quantity."""
-    method, seed, case = plan.study.method, point["seed"], point["order"]
-    starts = [plan.size, *(plan.size.changed(nudge=nudge) for nudge in audits.NUDGES)]
+    again = _again(plan, point)
+    found = _against(file, again)
+    if all(each["equal"] for each in found):
+        return found
+    return _against(file, again, *(_again(plan, point, nudge) for nudge in audits.NUDGES))
+
+
+def _again(plan: Plan, point: dict[str, Any], nudge: int = 0) -> list[dict[str, Any]]:
+    """Return the row of a point as it is found today, or all rows up to the first after the start.
+
+    From a moved start it is computed by the plain training loop, which also adds in another order.
+    """
+    method, parameters = plan.study.method, plan.size.changed(nudge=nudge).parameters
+    seed, case, step = (point[name] for name in results.KEYS)
     if method.by_step:
-        # The plain training loop also adds in another order, at every step.
-        ways = [(start.parameters, start is not plan.size) for start in starts]
-        wanted = [Wanted(seed, case, [point["step"]])]
-        found = [
-            (row for rows in method.compute(parameters, wanted, plain=plain) for row in rows)
-            for parameters, plain in ways
-        ]
-    else:
-        found = [method.rows(start.parameters, seed, case) for start in starts]
+        wanted = [Wanted(seed, case, [step])]
+        [[row]] = method.compute(parameters, wanted, plain=nudge > 0)
+        return [row]
+    rows = []
+    for row in method.rows(parameters, seed, case):
+        rows.append(row)
+        if row["step"] > 0:
+            break
+    return rows
+
+
+def _against(
+    file: ResultFile, again: list[dict[str, Any]], *moved: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Compare rows with those that are stored; moved ones tell what rounding does to them."""
     table = file.table().set_index(results.KEYS)
     compared = []
-    for again, *moved in zip(*found, strict=False):
-        key = {name: again[name] for name in results.KEYS}
+    for now, *others in zip(again, *moved, strict=False):
+        key = {name: now[name] for name in results.KEYS}
         place = tuple(key.values())
         old = table.loc[place].dropna().to_dict() if place in table.index else {}
-        compared += audits.compared(key, old, again, moved)
-        if again["step"] > 0:
-            break
+        compared += audits.compared(key, old, now, others)
     return compared

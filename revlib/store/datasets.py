@@ -23,8 +23,6 @@ from pathlib import Path
 import numpy as np
 import platformdirs
 
-__all__ = ["NAMES", "DamagedDataError", "DataNotFoundError", "Dataset", "load", "path"]
-
 
 @dataclass(frozen=True)
 class _Source:

@@ -15,16 +15,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-__all__ = [
-    "Descent",
-    "HeavyBall",
-    "Network",
-    "independent_batches",
-    "least_squares_gradient",
-    "reshuffled_variances",
-    "shuffled_epochs",
-]
-
 Gradient = Callable[[np.ndarray, Any], np.ndarray]
 
 

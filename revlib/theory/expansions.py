@@ -25,22 +25,6 @@ from torch.func import functional_call, grad, jvp
 
 from revlib.training.tasks import Batch, Task
 
-__all__ = [
-    "LogCoshField",
-    "LossField",
-    "bracket",
-    "corrections",
-    "evaluate",
-    "expand",
-    "loss_fields",
-    "maps",
-    "parameters",
-    "reversal",
-    "slope",
-    "smoothed",
-    "switched",
-]
-
 VectorField = Callable[[Tensor], Tensor]
 
 with warnings.catch_warnings():

@@ -17,18 +17,6 @@ from numpy.typing import ArrayLike
 
 from revlib.training.maps import Affine
 
-__all__ = [
-    "IFS",
-    "barnsley_fern",
-    "bernoulli_convolution",
-    "coupling_from_the_past",
-    "forward_coupling",
-    "random_map",
-    "reflected_walk",
-    "sierpinski_triangle",
-    "stationary_law",
-]
-
 
 @dataclass(frozen=True)
 class IFS:

@@ -14,8 +14,6 @@ import scipy.stats
 from numpy.typing import ArrayLike
 from scipy.spatial.distance import cdist
 
-__all__ = ["Comparison", "energy_distance", "same_law"]
-
 
 class Comparison(NamedTuple):
     """The outcome of a two-sample test.

@@ -24,17 +24,6 @@ from scipy.special import expit
 
 from revlib.store.datasets import Dataset
 
-__all__ = [
-    "LogisticRegression",
-    "backward_iterates",
-    "forward_iterates",
-    "linear_maps",
-    "mean_shift",
-    "norm_of_mean",
-    "stationary_covariance",
-    "two_classes",
-]
-
 
 def forward_iterates(
     h: float, hessian: ArrayLike, noise: ArrayLike, minimum: ArrayLike, theta0: ArrayLike

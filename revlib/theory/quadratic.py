@@ -16,17 +16,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.linalg import toeplitz
 
-__all__ = [
-    "backward_change_variance",
-    "backward_iterates",
-    "forward_change_variance",
-    "forward_iterates",
-    "mean",
-    "remaining_variance",
-    "stationary_variance",
-    "variance",
-]
-
 
 def forward_iterates(h: float, noise: ArrayLike, theta0: ArrayLike = 0.0) -> np.ndarray:
     """Return all forward iterates ``T_n … T_1(theta0)`` from their closed form.

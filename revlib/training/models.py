@@ -10,8 +10,6 @@ import torchvision
 from torch import nn
 from torchvision.models import vgg
 
-__all__ = ["CONVOLUTIONAL", "INITS", "NORMALISATIONS", "STEMS", "convolutional", "mlp"]
-
 _STD = {
     "lecun": lambda fan_in, fan_out: math.sqrt(1 / fan_in),
     "he": lambda fan_in, fan_out: math.sqrt(2 / fan_in),

@@ -89,7 +89,8 @@ def optimism(table: pd.DataFrame) -> pd.Series:
     Parameters
     ----------
     table
-        Rows of :func:`revlib.experiments.section_5.policy` of one case, of one or more seeds.
+        Rows of :func:`revlib.experiments.section_5.moving_start.policy` of one case, of one or
+        more seeds.
 
     Returns
     -------
