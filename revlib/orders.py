@@ -167,7 +167,9 @@ def tail(length: int) -> Order:
     )
 
 
-MAKERS = {make.__name__: make for make in (forward, backward, windowed, reset, switch, tail)}
+_MAKERS = (forward, backward, windowed, reset, switch, tail)
+
+MAKERS = {make.__name__: make for make in _MAKERS}
 """What makes the orders of this module, by name."""
 
 
