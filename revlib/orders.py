@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import operator
+import random
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -167,7 +168,43 @@ def tail(length: int) -> Order:
     )
 
 
-_MAKERS = (forward, backward, windowed, reset, switch, tail)
+def reshuffled_tail(length: int) -> Order:
+    """Forward, with the first `length` maps always last, in a sequence drawn anew at every step.
+
+    What :func:`tail` would be without the fixed sequence.
+    """
+    _positive("A tail's length", length)
+
+    def word(n: int) -> Iterator[range | int]:
+        last = range(1, min(length, n) + 1)
+        yield range(length + 1, n + 1)
+        yield from random.Random(n).sample(last, len(last))
+
+    return Order(f"reshuffled_tail({length})", word)
+
+
+def newest_tail(length: int) -> Order:
+    """Forward, with the newest `length` maps last, from the newest down.
+
+    ``1 … n-m · n … n-m+1``: what :func:`tail` would be if its maps did not stay the same.
+    """
+    _positive("A tail's length", length)
+    return Order(
+        f"newest_tail({length})",
+        lambda n: [range(1, n - length + 1), range(n, max(n - length, 0), -1)],
+    )
+
+
+_MAKERS = (
+    forward,
+    backward,
+    windowed,
+    reset,
+    switch,
+    tail,
+    reshuffled_tail,
+    newest_tail,
+)
 
 MAKERS = {make.__name__: make for make in _MAKERS}
 """What makes the orders of this module, by name."""

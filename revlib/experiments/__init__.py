@@ -7,6 +7,7 @@ where they come together.
 from revlib.experiments import (
     figures_2_to_11,
     figures_14_to_19,
+    fixed_ending,
     remedies,
     sandler2023,
     section_5,
@@ -14,7 +15,15 @@ from revlib.experiments import (
 )
 from revlib.experiments.study import PRESETS, Iterates, Size, Study, Whole
 
-_MODULES = (figures_2_to_11, figures_14_to_19, section_5, smith2021, sandler2023, remedies)
+_MODULES = (
+    figures_2_to_11,
+    figures_14_to_19,
+    section_5,
+    smith2021,
+    sandler2023,
+    remedies,
+    fixed_ending,
+)
 
 STUDIES = {study.name: study for module in _MODULES for study in module.STUDIES}
 """All studies by name."""

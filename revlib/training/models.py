@@ -6,9 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 import torch
-import torchvision
 from torch import nn
-from torchvision.models import vgg
 
 _STD = {
     "lecun": lambda fan_in, fan_out: math.sqrt(1 / fan_in),
@@ -165,6 +163,8 @@ def convolutional(
         if value not in known:
             raise ValueError(f"There is no {kind} {value!r}: choose one of {_listed(known)}.")
 
+    import torchvision  # takes a second, and the other networks do without it
+
     with torch.random.fork_rng(devices=[]), _default(dtype):
         torch.default_generator.manual_seed(seed)
         if name == "vgg19":
@@ -191,6 +191,8 @@ def _default(dtype: torch.dtype) -> Iterator[None]:
 
 
 def _vgg19(classes: int, normalisation: str) -> nn.Module:
+    from torchvision.models import vgg
+
     layers: list[nn.Module] = []
     for layer in vgg.make_layers(vgg.cfgs["E"]):
         layers.append(layer)

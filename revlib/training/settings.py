@@ -229,6 +229,10 @@ def _scaled(name: str, sample: bool, scaling: str) -> tuple[torch.Tensor, ...]:
     """Return the training and test inputs, and labels (int64) or values."""
     if scaling not in SCALINGS:
         raise ValueError(f"'{scaling}' is not a scaling. Valid are: {', '.join(SCALINGS)}.")
+    if name in FUNCTIONS and scaling == "image":
+        raise ValueError(
+            f"The scaling 'image' is for images, and {name} is a function: choose unit or standardised."
+        )
     if name in FUNCTIONS:
         # x_i = -1 + 2i/100, i = 0, …, 100; tested half way between.
         x_train = (-1 + torch.arange(101, dtype=precision(sample)) / 50)[:, None]
@@ -242,7 +246,7 @@ def _scaled(name: str, sample: bool, scaling: str) -> tuple[torch.Tensor, ...]:
         over = tuple(axis for axis in range(x_train.ndim) if axis != 1 or x_train.ndim < 4)
         mean, std = x_train.mean(over, keepdim=True), x_train.std(over, keepdim=True)
         x_train, x_test = (x_train - mean) / std, (x_test - mean) / std
-    elif scaling == "image" and name not in FUNCTIONS:
+    elif scaling == "image":
         x_train, x_test = (_each_on_its_own(x) for x in (x_train, x_test))
     return x_train, y_train, x_test, y_test
 
