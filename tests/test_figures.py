@@ -352,10 +352,10 @@ def test_ratios_that_are_not_numbers_are_drawn_as_nothing():
 def moving(steps=(6, 12, 18)):
     """Return made-up motion of two seeds, every value of it different."""
     table = learning(steps=steps)[["seed", "order", "step"]]
-    quantities = ["growth", "step_length", "moved", "predictions_moved"]
+    quantities = ["contraction_rate", "step_length", "moved", "predictions_moved"]
     values = np.random.default_rng(0).uniform(0.1, 9, (len(table), len(quantities)))
     table = table.join(pd.DataFrame(values, columns=quantities))
-    return table.assign(growth=table["growth"] - 4)
+    return table.assign(contraction_rate=table["contraction_rate"] - 4)
 
 
 def test_motion_draws_a_line_for_each_seed_and_order():
@@ -363,7 +363,7 @@ def test_motion_draws_a_line_for_each_seed_and_order():
     figure = figures.motion(table.sample(frac=1, random_state=0))
     render(figure)
     table["moved_in_steps"] = table["moved"] / table["step_length"]
-    columns = ("growth", "moved_in_steps", "predictions_moved")
+    columns = ("contraction_rate", "moved_in_steps", "predictions_moved")
     for ax, column in zip(figure.axes, columns, strict=True):
         paths = [line for line in ax.lines if not line.get_label().startswith("_")]
         assert len(paths) == 4
@@ -389,7 +389,7 @@ def test_motion_is_drawn_on_logarithmic_axes_but_for_the_rate_which_has_a_line_a
 @pytest.mark.parametrize("value", [0.0, np.nan])
 def test_motion_of_what_does_not_move_or_has_diverged_is_drawn(value):
     table = moving()
-    table[["growth", "moved", "predictions_moved"]] = value
+    table[["contraction_rate", "moved", "predictions_moved"]] = value
     figure = figures.motion(table)
     render(figure)
     assert [ax.get_yscale() for ax in figure.axes] == ["linear"] * 3

@@ -1,4 +1,4 @@
-"""Growth rates against exact products of Jacobians, and the two methods against each other."""
+"""contraction rates against exact products of Jacobians, and the two methods against each other."""
 
 from functools import partial
 
@@ -79,7 +79,7 @@ def exact(problem, maps):
 def test_on_affine_maps_the_rate_is_exact(order, chain, scale, method):
     problem = linear(scale=scale)
     expected = exact(problem, chain)
-    assert motion.growth(problem, order, 25, method) == pytest.approx(expected, rel=1e-6)
+    assert motion.contraction_rate(problem, order, 25, method) == pytest.approx(expected, rel=1e-6)
     if scale != 1.0:
         assert (expected < 0) == (scale < 1)
 
@@ -92,7 +92,9 @@ def test_the_order_of_the_maps_matters():
 @pytest.mark.parametrize("order", [forward(), backward(), switch(10), tail(20)], ids=str)
 def test_both_methods_agree_on_a_network(order):
     problem = network()
-    two = [motion.growth(problem, order, STEPS, method, 1e-4) for method in motion.METHODS]
+    two = [
+        motion.contraction_rate(problem, order, STEPS, method, 1e-4) for method in motion.METHODS
+    ]
     assert two[0] == pytest.approx(two[1], rel=2e-3)
 
 
@@ -106,10 +108,10 @@ def test_momentum_is_part_of_what_is_perturbed():
         velocity = 0.9 * velocity + 2 / len(x) * x.T @ (x @ direction)
         direction = direction - H * velocity
     expected = torch.log(direction.norm() / first.norm()).item() / 25
-    assert motion.growth(problem, backward(), 25) == pytest.approx(expected, rel=1e-6)
-    assert "tangent_growth" not in motion.motion(problem, backward(), 5)
+    assert motion.contraction_rate(problem, backward(), 25) == pytest.approx(expected, rel=1e-6)
+    assert "tangent_contraction_rate" not in motion.motion(problem, backward(), 5)
     with pytest.raises(ValueError, match="for plain SGD.*use 'chains'"):
-        motion.growth(problem, backward(), 25, "tangent")
+        motion.contraction_rate(problem, backward(), 25, "tangent")
 
 
 @pytest.mark.parametrize(
@@ -142,8 +144,10 @@ def test_motion_is_the_distance_of_consecutive_iterates(order, before, first):
     assert found["travelled"] == pytest.approx((flat(points[20]) - flat(start)).norm().item())
     change = outputs(points[20]) - outputs(points[19])
     assert found["predictions_moved"] == pytest.approx(change.square().mean().sqrt().item())
-    assert found["growth"] == motion.growth(problem, order, 20)
-    assert found["tangent_growth"] == motion.growth(problem, order, 20, "tangent")
+    assert found["contraction_rate"] == motion.contraction_rate(problem, order, 20)
+    assert found["tangent_contraction_rate"] == motion.contraction_rate(
+        problem, order, 20, "tangent"
+    )
     at = start
     for n in before:
         at = maps[n - 1](at)
@@ -164,9 +168,11 @@ def test_the_same_numbers_with_workers():
 
 def test_a_path_that_diverges_has_no_rate():
     problem = network(optimizer=partial(torch.optim.SGD, lr=1e200))
-    assert motion.growth(problem, backward(), STEPS) != motion.growth(problem, backward(), STEPS)
+    assert motion.contraction_rate(problem, backward(), STEPS) != motion.contraction_rate(
+        problem, backward(), STEPS
+    )
 
 
 def test_an_unknown_method_is_refused():
     with pytest.raises(ValueError, match="not a method. Valid are: chains, tangent"):
-        motion.growth(network(), backward(), 5, "guess")
+        motion.contraction_rate(network(), backward(), 5, "guess")

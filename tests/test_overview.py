@@ -59,7 +59,7 @@ def store(paths, steps=STEPS, name="small", quantity="test_loss", **changes):
 def moves(rows, **changes):
     """Store made-up motion, a list of (seed, order, step, moved, predictions_moved)."""
     names = ["seed", "order", "step", "moved", "predictions_moved"]
-    more = {"growth": -0.5, "tangent_growth": 0.25, "step_length": 2.0}
+    more = {"contraction_rate": -0.5, "tangent_contraction_rate": 0.25, "step_length": 2.0}
     plan = Plan.of("motion-small", "paper", changes=changes)
     write(plan, [dict(zip(names, row, strict=True)) | more for row in rows])
 
@@ -77,8 +77,8 @@ def test_contraction_is_the_ratio_of_what_was_computed(small):
         at = motion[(motion["seed"] == seed) & (motion["step"] == 12)].set_index("order")
         path = table[(table["seed"] == seed) & table["step"].between(10, 12)]
         spread = path.groupby("order")["test_loss"].std()
-        assert row["growth"] == at["growth"]["backward"]
-        assert row["tangent_growth"] == at["tangent_growth"]["backward"]
+        assert row["contraction_rate"] == at["contraction_rate"]["backward"]
+        assert row["tangent_contraction_rate"] == at["tangent_contraction_rate"]["backward"]
         assert row["stretch"] == at["moved"]["backward"] / at["step_length"]["backward"]
         for name in ("moved", "predictions_moved"):
             assert row[name] == at[name]["backward"] / at[name]["forward"]
@@ -100,8 +100,8 @@ def test_contraction_rests_on_what_is_stored_in_full(small):
         "experiment": "small",
         "seed": 0,  # 1 has no forward motion, 2 no whole window
         "step": 12,
-        "growth": -0.5,
-        "tangent_growth": 0.25,
+        "contraction_rate": -0.5,
+        "tangent_contraction_rate": 0.25,
         "stretch": 2.5,
         "moved": 5.0,
         "predictions_moved": 0.25,

@@ -85,14 +85,14 @@ def test_what_the_reader_changes_reaches_everything(changes, words):
     growth, steps, predictions = page.motion().axes
     for order in ORDERS:
         own = moved.assign(steps=moved["moved"] / moved["step_length"])
-        assert lines(growth, order) == values(own, order, "growth")
+        assert lines(growth, order) == values(own, order, "contraction_rate")
         assert lines(steps, order) == values(own, order, "steps")
         assert lines(predictions, order) == values(own, order, "predictions_moved")
     assert page.motion_note().data.startswith(f"Preset {words}: computed just now")
     last = moved[(moved["step"] == 12) & (moved["order"] == "backward")].iloc[0]
     assert "At step 12, mean over seeds: " in page.motion_note().data
     assert (
-        f"backward: {last['growth']:+.4f} a map, {last['moved']:.3g} and "
+        f"backward: {last['contraction_rate']:+.4f} a map, {last['moved']:.3g} and "
         f"{last['predictions_moved']:.3g}" in page.motion_note().data
     )
 
@@ -263,7 +263,9 @@ def test_several_studies_stand_on_one_page(both):
         inside = own[own["step"].between(*WINDOW)]
         assert lines(axes, "forward") == values(inside, "forward", "test_loss")
     moved = runs.compute("motion-tiny-x2", "sample", [0], learning_rate=0.01)
-    assert lines(page.motion("tiny-x2").axes[0], "forward") == values(moved, "forward", "growth")
+    assert lines(page.motion("tiny-x2").axes[0], "forward") == values(
+        moved, "forward", "contraction_rate"
+    )
 
     found = page.spreads().set_index("quantity")["ratio"]
     for words, own in (("fashion_mnist", page.first.table), ("x^2", table)):

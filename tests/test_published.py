@@ -47,7 +47,7 @@ def test_published_points_are_found_again(name):
     """Most of them: where rounding makes a ReLU switch, a point moves further than was measured.
 
     That happens to about one point in a hundred of the regressions, and to one in twenty to forty
-    of growth rates along two chains.
+    of contraction rates along two chains.
     """
     data = experiments.get(name).data
     if not len(runs.stored(name)):

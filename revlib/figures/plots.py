@@ -631,13 +631,13 @@ def motion(table: pd.DataFrame) -> Figure:
     Returns
     -------
     matplotlib.figure.Figure
-        On the left the growth rate, with zero as a line; in the middle how far a step moves the
+        On the left the contraction rate, with zero as a line; in the middle how far a step moves the
         iterate, in lengths of the first step of its chain; on the right how far it moves the
         predictions.
     """
     table = table.assign(moved_in_steps=table["moved"] / table["step_length"])
     panels = {
-        "growth": "growth rate",
+        "contraction_rate": "contraction rate",
         "moved_in_steps": r"one step in $\theta$",
         "predictions_moved": "in predictions",
     }
@@ -650,7 +650,7 @@ def motion(table: pd.DataFrame) -> Figure:
                 ax.plot(path["step"], path[column], label=order, **(style | {"marker": "o"}))
         ax.set_title(words, fontsize="medium")
         ax.set_xlabel("step $n$")
-        if column == "growth":
+        if column == "contraction_rate":
             ax.axhline(0, color="0.5", linewidth=1)
         elif (table[column] > 0).any():
             ax.set_yscale("log")

@@ -3,8 +3,8 @@
 Backward iterates converge where the update maps contract (Theorem 2.2). The paper does not measure
 whether those of its networks do. Two measurements, both about points in parameter space:
 
-- the *growth rate* of a small perturbation of the start along the chain of maps that makes an
-  iterate (:func:`growth`): negative where the chain contracts, positive where nearby starts
+- the *contraction rate* of a small perturbation of the start along the chain of maps that makes an
+  iterate (:func:`contraction_rate`): negative where the chain contracts, positive where nearby starts
   end far apart (a finite-time Lyapunov exponent);
 - how far one step *moves* the iterate and its predictions (:func:`motion`): convergence to a point
   is a statement about theta, of which a calm loss is only a shadow.
@@ -32,10 +32,10 @@ RENORMALISE_EVERY = 10
 """Maps after which the two chains are brought back to their first distance."""
 
 
-def growth(
+def contraction_rate(
     task: Task, order: Order, step: int, method: str = "chains", size: float | None = None
 ) -> float:
-    """Return the mean growth rate of a perturbation along the chain of an iterate.
+    """Return the mean contraction rate of a perturbation along the chain of an iterate.
 
     The chain is the last run of the word at that step, which is what the order replays there; where
     it is a single letter, the whole word. The perturbation is a random direction in the
@@ -82,7 +82,7 @@ def growth(
     >>> sgd = functools.partial(torch.optim.SGD, lr=0.02)
     >>> model = torch.nn.Linear(2, 1, bias=False)
     >>> task = Task(model, torch.nn.functional.mse_loss, [(x, x[:, :1])] * 300, sgd, {})
-    >>> rate = growth(task, backward(), 300)
+    >>> rate = contraction_rate(task, backward(), 300)
     >>> round(2.718281828**rate, 2)  # after many maps the slowest direction remains
     0.98
     """
@@ -115,7 +115,7 @@ def motion(task: Task, order: Order, step: int) -> dict[str, float]:
     Returns
     -------
     dict
-        - ``growth``, and for plain SGD ``tangent_growth``: see :func:`growth`;
+        - ``contraction_rate``, and for plain SGD ``tangent_contraction_rate``: see :func:`contraction_rate`;
         - ``step_length``: the length of the first step of the chain, ``|T_n theta - theta|``;
         - ``moved``: ``|theta(step) - theta(step - 1)|``, over all parameters;
         - ``travelled``: ``|theta(step) - theta(0)|``, to compare it with;
@@ -134,9 +134,9 @@ def motion(task: Task, order: Order, step: int) -> dict[str, float]:
     trainer.load(start)
     _apply(trainer, order.applied(step)[: -len(chain)])
     change = outputs[1] - outputs[0]
-    rates = {"growth": growth(task, order, step)}
+    rates = {"contraction_rate": contraction_rate(task, order, step)}
     if dense._learning_rate(task) is not None:
-        rates["tangent_growth"] = growth(task, order, step, "tangent")
+        rates["tangent_contraction_rate"] = contraction_rate(task, order, step, "tangent")
     return rates | {
         "step_length": _step_length(trainer, chain[0], names),
         "moved": _distance(points[0], points[1], names),

@@ -56,8 +56,8 @@ def contraction(name: str, preset: str = "paper") -> pd.DataFrame:
         for both orders (the last that are there for any seed):
 
         - ``experiment``, ``seed``, ``step`` (at which motion was measured);
-        - ``growth`` and ``tangent_growth``: rate along the backward chain
-          (:func:`revlib.training.motion.growth`), a map;
+        - ``contraction_rate`` and ``tangent_contraction_rate``: rate along the backward chain
+          (:func:`revlib.training.motion.contraction_rate`), a map;
         - ``stretch``: how far consecutive backward iterates lie apart, in lengths of the step
           that sets their chains apart;
         - ``moved`` and ``predictions_moved``: how far one step moves the backward iterate in
@@ -73,7 +73,7 @@ def contraction(name: str, preset: str = "paper") -> pd.DataFrame:
         return pd.DataFrame()
     at = motion[motion["step"] == motion["step"].max()]
     forward, backward = (at[at["order"] == order].set_index("seed") for order in ORDERS)
-    found = backward[["step", "growth", "tangent_growth"]].assign(
+    found = backward[["step", "contraction_rate", "tangent_contraction_rate"]].assign(
         stretch=backward["moved"] / backward["step_length"],
         moved=backward["moved"] / forward["moved"],
         predictions_moved=backward["predictions_moved"] / forward["predictions_moved"],
@@ -81,7 +81,7 @@ def contraction(name: str, preset: str = "paper") -> pd.DataFrame:
     )
     found.insert(0, "experiment", name)
     # A tangent vector's rate may be none: it can grow beyond all numbers.
-    known = [column for column in found if column != "tangent_growth"]
+    known = [column for column in found if column != "tangent_contraction_rate"]
     return found.dropna(subset=known).sort_index().reset_index()
 
 

@@ -141,7 +141,7 @@ class Page:
         )
 
     def motion(self, name: str | None = None) -> Figure:
-        """Draw growth rates, and how far one step moves the iterates and their predictions."""
+        """Draw contraction rates, and how far one step moves the iterates and their predictions."""
         return figures.motion(self._motion(name).table)
 
     def motion_note(self) -> Markdown:
@@ -152,12 +152,12 @@ class Page:
             at = shown.table[shown.table["step"] == shown.table["step"].max()]
             mean = at.groupby("order").mean(numeric_only=True)
             told = "; ".join(
-                f"{order}: {row['growth']:+.4f} a map, {row['moved']:.3g} and "
+                f"{order}: {row['contraction_rate']:+.4f} a map, {row['moved']:.3g} and "
                 f"{row['predictions_moved']:.3g}"
                 for order, row in mean.iterrows()
             )
             words[name] = (
-                f"{shown.note} At step {at['step'].max()}, mean over seeds: the growth rate along "
+                f"{shown.note} At step {at['step'].max()}, mean over seeds: the contraction rate along "
                 "the replayed chain, how far one more step moves the iterate, and how far its "
                 f"predictions. {told}."
             )
