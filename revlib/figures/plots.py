@@ -631,7 +631,7 @@ def motion(table: pd.DataFrame) -> Figure:
     Returns
     -------
     matplotlib.figure.Figure
-        On the left the contraction rate, with zero as a line; in the middle how far a step moves the
+        On the left the contraction rate, with a line at zero; in the middle how far a step moves the
         iterate, in lengths of the first step of its chain; on the right how far it moves the
         predictions.
     """
