@@ -12,7 +12,7 @@ from revlib import experiments, runs
 from revlib.runs import benchmark
 from revlib.runs.engine import Plan
 from revlib.store import datasets, results
-from revlib.verdicts import claims, overview, stability
+from revlib.verdicts import overview, stability, tables
 
 
 class _Parser(argparse.ArgumentParser):
@@ -194,11 +194,11 @@ def _audit(options: argparse.Namespace) -> int:
 
 def _claims(options: argparse.Namespace) -> int:
     if options.write:
-        for page, text in ((claims.page(), claims.front()), (overview.page(), overview.advice())):
+        for page, text in ((tables.page(), tables.front()), (overview.page(), overview.advice())):
             page.write_text(text, encoding="utf-8")
             print(page)
     else:
-        for row in claims.table().itertuples():
+        for row in tables.table().itertuples():
             seeds = stability.counted(row.seeds, "seed")
             print(f"{row.id}: {row.verdict} on {seeds}. {row.evidence}")
     return 0

@@ -59,6 +59,7 @@ _ON_CONVOLUTIONS = {
 
 _TWO_ORDERS = ("forward", "backward")
 _FIVE = (0, 1, 2, 3, 4)
+_SECOND_HALF = (0, 1, *(round(1000 + 1000 * i / 15) for i in range(16)))
 
 
 def _starts(setting: Setting) -> tuple[dict[str, str], ...]:
@@ -92,7 +93,7 @@ def _fashion_mnist(
     study = Study(
         sizes={
             "sample": Size(_SMALL_MLP, (0, 1), small_orders, 200, every=4, bursts=small),
-            "paper": Size(_MLP, _FIVE, orders, 2000, every=50, bursts=bursts),
+            "paper": Size(_MLP, _FIVE, orders, 2000, every=10, bursts=bursts),
         },
         method=Iterates(),
         unstated=_ON_THE_MLP,
@@ -127,7 +128,7 @@ def _regression(figure: int, function: str, learning_rate: float) -> tuple[Study
         chapter="a-1-regression",
         sizes={
             "sample": Size(small, (0, 1), _TWO_ORDERS, 400, every=4, bursts=((351, 50),)),
-            "paper": Size(setting, _FIVE, _TWO_ORDERS, 1400, every=1, bursts=bursts),
+            "paper": Size(setting, _FIVE, _TWO_ORDERS, 1400, bursts=bursts),
         },
         method=Iterates(),
         unstated=_ON_REGRESSION,
@@ -199,7 +200,14 @@ _RESNET_50 = replace(
 
 _PAIRS = (
     _convolutional(
-        Size(_RESNET_18, _FIVE, _TWO_ORDERS, 2000, every=200, bursts=((500, 8), (1000, 8))),
+        Size(
+            _RESNET_18,
+            _FIVE,
+            _TWO_ORDERS,
+            2000,
+            every=50,
+            bursts=((500, 8), (1000, 8), (1990, 8)),
+        ),
         steps=6,
         looks=(100, 300, 503),
         name="figure-2",
@@ -231,7 +239,7 @@ _PAIRS = (
         variants=_starts(_MLP),
     ),
     _convolutional(
-        Size(_VGG_19, _FIVE, _TWO_ORDERS, 2000, every=1000, bursts=((300, 4), (1000, 4))),
+        Size(_VGG_19, _FIVE, _TWO_ORDERS, 2000, bursts=((1000, 6), (1990, 6)), at=_SECOND_HALF),
         steps=3,
         looks=(100, 302),
         name="figure-8",
@@ -245,7 +253,7 @@ _PAIRS = (
         },
     ),
     _convolutional(
-        Size(_RESNET_50, _FIVE, _TWO_ORDERS, 2000, every=1000, bursts=((300, 4), (1000, 4))),
+        Size(_RESNET_50, _FIVE, _TWO_ORDERS, 2000, bursts=((1000, 6), (1990, 6)), at=_SECOND_HALF),
         steps=3,
         looks=(100,),
         name="figure-9",
@@ -268,9 +276,11 @@ _PAIRS = (
             (0,),
             ("forward", "backward", "windowed(100)"),
             25_000,
-            every=500,
-            bursts=((24_992, 8),),
-            until={"backward": 2000},
+            at=(
+                *(0, 1, *range(2500, 25_001, 2500)),
+                *range(12_000, 12_501, 100),
+                *range(24_500, 25_001, 100),
+            ),
         ),
         steps=6,
         looks=(503,),

@@ -10,6 +10,7 @@ import pandas as pd
 from revlib import runs
 from revlib.experiments.figures_14_to_19 import FIGURES, PIECES
 from revlib.runs import Shown
+from revlib.verdicts import intervals
 
 
 def shown(preset: str) -> Shown:
@@ -30,26 +31,32 @@ def difference(table: pd.DataFrame, quantity: str, training: str, against: str) 
         A column of it, ``"test_loss"`` say.
     training, against : str
         Names of trainings: the difference is that of the first minus the second, at the last step
-        of each seed. A training that was lost (a loss that is not finite) ends at infinity.
+        of each seed. A training that has diverged (a loss that is not finite) ends at infinity.
 
     Returns
     -------
     pandas.DataFrame
         One row for each c: ``mean`` and ``spread`` (standard deviation over the seeds) of the
         differences, ``seeds`` and in how many of them it is ``lower``; ``less`` tells whether the
-        mean is below zero by more than the spread.
+        whole 95 % interval over the seeds lies below zero (:mod:`revlib.verdicts.intervals`).
     """
     last = table["step"].max()
     ends = table[table["step"] == last].pivot(index=["c", "seed"], columns="order", values=quantity)
     seeds = table[["c", "seed"]].drop_duplicates().sort_values(["c", "seed"])
     ends = ends.reindex(pd.MultiIndex.from_frame(seeds), columns=[training, against])
     ends = ends.where(np.isfinite(ends), np.inf)
-    with np.errstate(invalid="ignore"):  # both lost: no difference can be told
+    with np.errstate(invalid="ignore"):  # both have diverged: no difference can be told
         grouped = (ends[training] - ends[against]).groupby("c")
         found = pd.DataFrame({"mean": grouped.mean(skipna=False), "spread": grouped.std()})
     found["seeds"], found["lower"] = grouped.size(), grouped.agg(lambda d: int((d < 0).sum()))
-    found["less"] = found["mean"] < -found["spread"].fillna(0)  # infinite means have no spread
+    found["less"] = grouped.agg(_less)
     return found
+
+
+def _less(differences: pd.Series) -> bool:
+    """Return whether differences lie below zero as far as the seeds tell; not a number is a tie."""
+    effect = intervals.of_seeds(-differences.fillna(0.0))
+    return intervals.judge({"": effect}).verdict == "reproduced"
 
 
 def at_equal_train_loss(table: pd.DataFrame, training: str, against: str) -> pd.DataFrame:
@@ -67,8 +74,8 @@ def at_equal_train_loss(table: pd.DataFrame, training: str, against: str) -> pd.
     Returns
     -------
     pandas.DataFrame
-        One row for each c: ``mean`` and ``spread`` over the seeds. Not a number where one of the
-        two does not get below its start.
+        One row for each c: ``mean`` and ``spread`` over the seeds, and whether it is ``less``, as
+        in `difference`. Not a number where one of the two does not get below its start.
     """
     found = []
     for (c, seed), own in table.groupby(["c", "seed"]):
@@ -80,7 +87,9 @@ def at_equal_train_loss(table: pd.DataFrame, training: str, against: str) -> pd.
         tests = [_test_loss_at(level, curve) for curve in curves]
         found.append({"c": c, "seed": seed, "difference": tests[0] - tests[1]})
     grouped = pd.DataFrame(found).groupby("c")["difference"]
-    return pd.DataFrame({"mean": grouped.mean(), "spread": grouped.std()})
+    return pd.DataFrame(
+        {"mean": grouped.mean(), "spread": grouped.std(), "less": grouped.agg(_less)}
+    )
 
 
 def _test_loss_at(level: float, curve: np.ndarray) -> float:

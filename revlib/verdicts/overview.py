@@ -11,7 +11,7 @@ import pandas as pd
 
 from revlib import experiments, runs
 from revlib.store import results
-from revlib.verdicts import remedies, section_5, stability
+from revlib.verdicts import intervals, remedies, section_5, stability
 
 ORDERS = ("forward", "backward")
 
@@ -107,8 +107,8 @@ def sensitivity(
         ``variant`` (the values of the fields in question), ``default`` (whether it is that),
         ``quantity`` and
 
-        - ``state``: ``"ran"``; where no seed gives a ratio ``"diverged"``, or ``"stood still"``
-          if none of them diverged; ``"not yet run"`` where no window is stored in full;
+        - ``state``: ``"ran"``; where the ratio is not finite ``"diverged"``, and ``"stood still"``
+          where neither order moves; ``"not yet run"`` where no window is stored in full;
         - ``ratio``, ``low``, ``high``, ``calmer`` and ``seeds``: the spread of the forward path
           divided by that of the backward path in the last window that is stored in full, as in
           :func:`revlib.verdicts.stability.ratios`;
@@ -146,17 +146,23 @@ def _outcomes(name: str, preset: str, changes: dict[str, str]) -> list[dict[str,
     if complete is None:
         return [{"quantity": LOSSES[0], "state": "not yet run"}]
     table, first, last = complete
-    lost = stability.divergence(table)["order"].value_counts()
+    gone = stability.divergence(table)["order"].value_counts()
     found = stability.ratios(table[["seed", "order", "step", *_measured(table)]], [(first, last)])
     seeds = {"run": table["seed"].nunique()}
-    seeds |= {f"{order}_diverged": int(lost.get(order, 0)) for order in ORDERS}
+    seeds |= {f"{order}_diverged": int(gone.get(order, 0)) for order in ORDERS}
     return [
-        {"state": "ran" if row["seeds"] else "stood still" if lost.empty else "diverged"}
+        {"state": _state(row, diverged=len(gone) > 0)}
         | row
         | seeds
         | {f"{order}_left": _left(table, order, row["quantity"]) for order in ORDERS}
         for row in found.to_dict("records")
     ]
+
+
+def _state(row: dict[str, Any], diverged: bool) -> str:
+    if row["seeds"] and 0 < row["ratio"] < np.inf:
+        return "ran"
+    return "diverged" if diverged else "stood still"
 
 
 def _measured(table: pd.DataFrame) -> list[str]:
@@ -261,8 +267,8 @@ def _regressions_calmer() -> tuple[bool | None, str] | None:
     found = {name: _run(name) for name in ("figure-4", "figure-5", "figure-6")}
     if None in found.values():
         return None
-    holds = all(run["calmer"] == run["run"] for run in found.values())
-    return holds, "; ".join(f"{name}: {_calmer(run)}" for name, run in found.items())
+    sides = [_below(_NOT_CALMER, run) for run in found.values()]
+    return _all(sides), "; ".join(f"{name}: {_calmer(run)}" for name, run in found.items())
 
 
 def _normal_weights_diverge() -> tuple[bool | None, str] | None:
@@ -285,7 +291,7 @@ def _nothing_learned() -> tuple[bool | None, str] | None:
 
 def _mlp_calmer() -> tuple[bool | None, str] | None:
     run = _run("figure-7")
-    return run and (run["calmer"] == run["run"], _calmer(run))
+    return run and (_below(_NOT_CALMER, run), _calmer(run))
 
 
 def _mlp_no_better() -> tuple[bool | None, str] | None:
@@ -307,8 +313,7 @@ def _slower_and_weaker() -> tuple[bool | None, str] | None:
     he, *others = found.values()
     slower = all(run["forward_left"] > he["forward_left"] for run in others)
     weaker = [_below(run, he) for run in others]
-    holds = slower and (None if None in weaker and False not in weaker else all(weaker))
-    return holds, "; ".join(
+    return _all([slower, *weaker]), "; ".join(
         f"{init}: {run['forward_left']:.0%} of the loss left, {_calmer(run)}"
         for init, run in found.items()
     )
@@ -332,19 +337,17 @@ def _resnet_moves_further() -> tuple[bool | None, str] | None:
     apart = _apart()
     if apart is None:
         return None
-    ratio = apart["backward"] / apart["forward"]
-    return bool((ratio > 1).all()), (
-        f"backward divided by forward: {ratio.min():.2g} to {ratio.max():.2g} over "
-        f"{len(ratio)} points (a seed and a step each)"
-    )
+    ratio = (apart["backward"] / apart["forward"]).groupby("seed").apply(_mean)
+    return _above_one(ratio), f"backward divided by forward: {_told(ratio)}"
 
 
 def _group_moves_less() -> tuple[bool | None, str] | None:
     batch, group = _apart(), _apart(normalisation="group")
     if batch is None or group is None:
         return None
-    means = [stability.geometric_mean(each["backward"])[0] for each in (batch, group)]
-    return means[1] < means[0], f"apart by {means[0]:.2g} (batch) and {means[1]:.2g} (group)"
+    means = [each["backward"].groupby("seed").apply(_mean) for each in (batch, group)]
+    ratio = (means[0] / means[1]).dropna()
+    return _above_one(ratio), f"distance with batch divided by group normalisation: {_told(ratio)}"
 
 
 def _group_calmer() -> tuple[bool | None, str] | None:
@@ -400,6 +403,27 @@ def _below(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool | None:
     if one["high"] < other["low"]:
         return True
     return False if one["low"] > other["high"] else None
+
+
+def _all(sides: list[bool | None]) -> bool | None:
+    """Return whether all hold; None where none of them fails, but some are open."""
+    return None if None in sides and False not in sides else all(sides)
+
+
+def _mean(values: pd.Series) -> float:
+    return stability.geometric_mean(values)[0]
+
+
+def _above_one(ratios: pd.Series) -> bool | None:
+    """Return whether ratios are above 1, one for each seed; None where the seeds leave it open."""
+    verdict = intervals.judge({"": intervals.of_seeds(np.log(ratios))}).verdict
+    return {"reproduced": True, "contradicted": False}.get(verdict)
+
+
+def _told(ratios: pd.Series) -> str:
+    mean, low, high = stability.geometric_mean(ratios)
+    interval = f" ({low:.2g} to {high:.2g})" if np.isfinite(low) else ""
+    return f"{mean:.2g}{interval}, {stability.counted(len(ratios), 'seed')}"
 
 
 def _calmer(run: dict[str, Any]) -> str:

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from revlib import figures, runs
 from revlib.runs import Shown
 from revlib.store import provenance
-from revlib.verdicts import claims, stability
+from revlib.verdicts import claims, stability, tables
 
 
 class Page:
@@ -56,9 +56,19 @@ class Page:
         return next(iter(self.shown.values()))
 
     @property
-    def window(self) -> tuple[int, int]:
-        """The last range of steps over which fluctuation is measured."""
-        return self.first.windows[-1]
+    def range(self) -> tuple[int, int]:
+        """The steps over which calm is measured.
+
+        Those of the claims about the first of the studies, at the preset that they are about; else
+        the second half of what is recorded.
+        """
+        if self.first.preset == "paper":
+            name = self.first.study.name
+            for claim in claims.load():
+                if claim.criterion == "calmer" and claim.experiment == (name,):
+                    return claim.windows[0]
+        last = int(self.first.table["step"].max())
+        return last // 2, last
 
     def note(self) -> Markdown:
         """Say what is shown and why."""
@@ -76,7 +86,7 @@ class Page:
         return figures.curves(self._one(name).table, columns)
 
     def burst(self, name: str | None = None) -> Figure:
-        """Draw the last run of consecutive steps: test loss, and loss on the batch applied last."""
+        """Draw a few neighbouring steps: test loss, and loss on the batch applied last."""
         shown = self._one(name)
         inside = shown.table["step"].between(*shown.windows[-1])
         return figures.curves(shown.table[inside], ["test_loss", "batch_loss"])
@@ -87,17 +97,19 @@ class Page:
         return self.first.size.cases[0], self.first.size.cases[-1]
 
     def spreads(self) -> pd.DataFrame:
-        """Return by which factor the first order spreads more, of all studies in one table.
+        """Return by which factor the first order varies more, of all studies in one table.
 
-        The columns are those of :func:`revlib.verdicts.stability.ratios`.
+        About a smooth trend over the :attr:`range`, and from each step to the next. The columns are
+        those of :func:`revlib.verdicts.stability.ratios`.
         """
-        tables = []
+        found = []
         for shown in self.shown.values():
-            found = stability.ratios(shown.table, shown.windows, self.orders)
-            if len(self.shown) > 1:
-                found["quantity"] = f"{shown.setting.data}, " + found["quantity"]
-            tables.append(found)
-        return pd.concat(tables, ignore_index=True)
+            for statistic in ("trend", "change"):
+                ratios = stability.ratios(shown.table, [self.range], self.orders, statistic)
+                if len(self.shown) > 1:
+                    ratios["quantity"] = f"{shown.setting.data}, " + ratios["quantity"]
+                found.append(ratios)
+        return pd.concat(found, ignore_index=True)
 
     def ratios(self) -> Figure:
         """Draw :meth:`spreads`."""
@@ -108,18 +120,18 @@ class Page:
 
     def levels(self) -> Markdown:
         """Say how much calmer the second order is in the test loss, and at which level."""
-        table, (first, last), (one, other) = self.first.table, self.window, self.orders
-        calmer = stability.compare(table, "test_loss", first, last, orders=self.orders)
+        table, (first, last), (one, other) = self.first.table, self.range, self.orders
+        calmer = stability.compare(table, "test_loss", first, last, "trend", self.orders)
         level = stability.fluctuation(table, "test_loss", first, last)
         level = level.pivot(index="seed", columns="order", values="mean")[[one, other]].dropna()
         lower = int((level[other] < level[one]).sum())
-        lost = len(stability.divergence(table))
-        fate = f"{stability.counted(lost, 'path')} diverged." if lost else "No path diverged."
-        if calmer.ratios.empty:
+        gone = len(stability.divergence(table))
+        fate = f"{stability.counted(gone, 'path')} diverged." if gone else "No path diverged."
+        if (calmer.ratios == 1).all():
             return Markdown(f"{self._no_ratio()} {fate}")
         return Markdown(
-            f"Over steps {first} to {last} the test loss spreads **{calmer}** less {other} than "
-            f"{one}; seed by seed the factor is "
+            f"Over steps {first} to {last} the test loss spreads **{calmer}** less about a smooth "
+            f"trend {other} than {one}; seed by seed the factor is "
             f"{', '.join(f'{ratio:.2g}' for ratio in calmer.ratios)}. Its mean over these steps is "
             f"lower {other} on {lower} of {stability.counted(len(level), 'seed')}: "
             f"{level[other].mean():.3f} against {level[one].mean():.3f} on average. " + fate
@@ -127,17 +139,18 @@ class Page:
 
     def training_losses(self) -> Markdown:
         """Compare the spread of the loss on fixed examples with that on the batch applied last."""
-        first, last = self.window
-        found = stability.ratios(self.first.table, [self.window], self.orders)
-        ratio = found.set_index("quantity")["ratio"]
+        first, last = self.range
+        found = stability.ratios(self.first.table, [self.range], self.orders, "trend")
+        found = found.set_index("quantity")
+        ratio, seeds = found["ratio"], found["seeds"]
         one, other = self.orders
-        if ratio[["train_loss", "batch_loss"]].isna().any():
+        if (seeds[["train_loss", "batch_loss"]] == 0).any():
             return Markdown(self._no_ratio())
         return Markdown(
             f"Over steps {first} to {last}, {one} spreads {ratio['train_loss']:.2g} times as much "
-            f"as {other} on the fixed examples, and {ratio['batch_loss']:.2g} times as much on the "
-            "batch applied last. What exceeds the first number is owed to the choice of examples, "
-            "not to the order of iteration."
+            f"about a smooth trend as {other} on the fixed examples, and "
+            f"{ratio['batch_loss']:.2g} times as much on the batch applied last. What exceeds the "
+            "first number is owed to the choice of examples, not to the order of iteration."
         )
 
     def motion(self, name: str | None = None) -> Figure:
@@ -165,7 +178,7 @@ class Page:
 
     def verdicts(self) -> Markdown:
         """Judge the chapter's claims from the stored results of the paper's setting."""
-        return Markdown(claims.of_chapter(self.chapter))
+        return Markdown(tables.of_chapter(self.chapter))
 
     def audit(self) -> Markdown:
         """Recompute a few of the points that are shown."""
@@ -189,7 +202,7 @@ class Page:
         )
 
     def _no_ratio(self) -> str:
-        first, last = self.window
+        first, last = self.range
         return (
             f"Over steps {first} to {last} {' and '.join(self.orders)} cannot be compared: on each "
             "seed one of the two does not move, or diverged."

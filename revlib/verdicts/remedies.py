@@ -49,8 +49,8 @@ def per_seed(table: pd.DataFrame, parameters: Parameters) -> pd.DataFrame:
     -------
     pandas.DataFrame
         One row for each training and seed: ``training``, ``seed``, ``loss`` (the last test loss,
-        infinite where the training was lost), ``moves`` (the standard deviation of the test loss
-        over the last recorded steps), and the columns of `costs`.
+        infinite where the training has diverged), ``moves`` (the standard deviation of the test
+        loss over the last recorded steps), and the columns of `costs`.
     """
     first, last = window(parameters)
     found = stability.fluctuation(table, "test_loss", first, last)
@@ -79,13 +79,13 @@ def summary(table: pd.DataFrame, parameters: Parameters) -> pd.DataFrame:
         differences to the forward training), ``moves`` (geometric mean), ``calmer``, ``low`` and
         ``high`` (how many times less it moves than the forward training, with the 95 % interval),
         ``seeds`` (their number), and the columns of `costs`. Infinite is the loss of a training
-        that was lost on a seed; not a number is what cannot be told of it.
+        that has diverged on a seed; not a number is what cannot be told of it.
     """
     seeds = per_seed(table, parameters).pivot(index="seed", columns="training")
     rows = {}
     for name in (each.name for each in trainings(parameters)):
         loss, moves = seeds["loss"][name], seeds["moves"][name]
-        with np.errstate(divide="ignore", invalid="ignore"):  # what does not move or was lost
+        with np.errstate(divide="ignore", invalid="ignore"):  # what does not move or has diverged
             ratio = stability.geometric_mean(seeds["moves"]["forward"] / moves)
             change = loss - seeds["loss"]["forward"]
             rows[name] = {

@@ -6,7 +6,7 @@ import pandas as pd
 
 from revlib import orders, runs
 from revlib.experiments.section_5 import METHODS
-from revlib.verdicts import stability
+from revlib.verdicts import intervals, stability
 
 
 def windows(table: pd.DataFrame, quantity: str = "test_loss") -> pd.DataFrame:
@@ -62,7 +62,8 @@ def ends(table: pd.DataFrame, quantity: str, against: str) -> pd.DataFrame:
     pandas.DataFrame
         One row for each case: ``mean`` and ``spread`` (standard deviation) over the ``seeds``;
         ``difference`` and ``error``, the mean of the paired differences to the other case and its
-        standard error; and in how many seeds it is ``lower``.
+        standard error; on which ``side`` of zero their whole 95 % interval lies, ``"lower"``,
+        ``"higher"`` or none; and in how many seeds it is ``lower``.
     """
     last = table[table["step"] == table["step"].max()]
     values = last.pivot(index="seed", columns="order", values=quantity)
@@ -74,9 +75,17 @@ def ends(table: pd.DataFrame, quantity: str, against: str) -> pd.DataFrame:
             "seeds": values.count(),
             "difference": gaps.mean(),
             "error": gaps.sem(),
+            "side": gaps.apply(_side),
             "lower": (gaps < 0).sum(),
         }
     )
+
+
+def _side(gaps: pd.Series) -> str:
+    """Return on which side of zero differences lie, as far as the seeds tell."""
+    effect = intervals.of_seeds(-gaps.fillna(0.0))
+    verdict = intervals.judge({"": effect}).verdict
+    return {"reproduced": "lower", "contradicted": "higher"}.get(verdict, "")
 
 
 def optimism(table: pd.DataFrame) -> pd.Series:
@@ -150,8 +159,9 @@ def _on_loss(name: str, case: str) -> str:
     ratio, price = (
         found.loc[case, "mean"] / found.loc["forward", "mean"] for found in (loss, cost)
     )
+    advice = "try" if loss.loc[case, "side"] == "lower" else "do not look for"
     return (
-        f"If you want a lower loss, {'try' if ratio < 1 else 'do not look for'} it in the order: "
+        f"If you want a lower loss, {advice} it in the order: "
         "backward from a start that moves only when that lowers the validation loss, the best "
         f"iterate has {stability.rounded(ratio)} times the test loss of the best iterate of "
         f"forward training, at {stability.rounded(price)} times the cost (MLP learning "

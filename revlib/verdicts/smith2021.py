@@ -21,8 +21,8 @@ def levels(table: pd.DataFrame, quantity: str, trainings: Iterable[Training]) ->
     quantity : str
         A column of it.
     trainings : iterable of Training
-        The rows of the result, in this order; the index holds their names. One that was lost on
-        a seed has no mean.
+        The rows of the result, in this order; the index holds their names. One that has
+        diverged on a seed has no mean.
     """
     values = _ends(table, quantity)[[each.name for each in trainings]]
     return pd.DataFrame({"mean": values.mean(skipna=False), "spread": values.std(skipna=False)})
@@ -49,7 +49,7 @@ def distances(
     -------
     pandas.Series
         For each seed the mean of the absolute differences at the end over the pairs; not a number
-        where one of the trainings was lost.
+        where one of the trainings has diverged.
 
     Raises
     ------
@@ -71,7 +71,7 @@ def distances(
 def _ends(table: pd.DataFrame, quantity: str) -> pd.DataFrame:
     """Return a quantity at the last step: a row a seed, a column a training.
 
-    It is not a number where the training was lost: the accuracy of such a network still is one.
+    It is not a number where the training has diverged: the accuracy of such a network still is one.
     """
     last = table[table["step"] == table["step"].max()]
     last = last.assign(**{quantity: last[quantity].where(np.isfinite(last["train_loss"]))})

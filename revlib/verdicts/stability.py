@@ -12,9 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-import scipy.stats
 
-STATISTICS = ("spread", "change")
+from revlib.verdicts import intervals
+
+_HOW = {"trend": "about a trend, ", "spread": "", "change": "step to step, "}
+STATISTICS = tuple(_HOW)
 
 
 def fluctuation(table: pd.DataFrame, quantity: str, first: int, last: int) -> pd.DataFrame:
@@ -33,9 +35,10 @@ def fluctuation(table: pd.DataFrame, quantity: str, first: int, last: int) -> pd
     -------
     pandas.DataFrame
         One row for each seed and order: ``points`` (recorded steps in the range), ``mean``,
-        ``spread`` (standard deviation over these steps, with n - 1), ``pairs`` (recorded steps
-        whose successor is recorded too) and ``change`` (mean absolute difference over the pairs).
-        Not a number where there are too few points or the path has diverged.
+        ``spread`` (standard deviation over these steps, with n - 1), ``trend`` (standard deviation
+        about a quadratic polynomial in the step, with n - 3, see :func:`about_trend`), ``pairs``
+        (recorded steps whose successor is recorded too) and ``change`` (mean absolute difference
+        over the pairs). Not a number where there are too few points or the path has diverged.
 
     Raises
     ------
@@ -53,20 +56,75 @@ def fluctuation(table: pd.DataFrame, quantity: str, first: int, last: int) -> pd
         )
     rows = []
     for (seed, order), path in inside.sort_values("step").groupby(["seed", "order"]):
-        values = path[quantity].where(np.isfinite(path[quantity])).to_numpy(float)
-        changes = np.abs(np.diff(values))[np.diff(path["step"]) == 1]
-        whole = len(values) > 1
-        rows.append(
-            {
-                "seed": seed,
-                "order": order,
-                "points": len(values),
-                "mean": values.mean(),
-                "spread": values.std(ddof=1) if whole else np.nan,
-                "pairs": len(changes),
-                "change": changes.mean() if len(changes) else np.nan,
-            }
-        )
+        values, steps = path[quantity].to_numpy(float), path["step"].to_numpy()
+        finite = np.isfinite(values).all()
+        changes = np.abs(np.diff(values))[np.diff(steps) == 1] if finite else []
+        pairs = int((np.diff(steps) == 1).sum())
+        moves = {
+            "spread": (values.std(ddof=1) if finite else np.inf) if len(values) > 1 else np.nan,
+            "trend": about_trend(steps, values),
+            "change": (np.mean(changes) if finite else np.inf) if pairs else np.nan,
+        }
+        level = values.mean() if finite else np.nan
+        names = {"seed": seed, "order": order, "points": len(values), "pairs": pairs}
+        rows.append(names | {"mean": level} | moves)
+    return pd.DataFrame(rows)
+
+
+def about_trend(steps: np.ndarray, values: np.ndarray) -> float:
+    """Return the standard deviation of a path about a smooth trend, a quadratic in the step.
+
+    Any sample of the steps will do. Of n points with independent noise it is known up to a
+    relative standard error of ``1 / sqrt(2 (n - 3))``, and less well where neighbours are alike.
+    Not a number for fewer than four points; infinite for a path that has diverged.
+    """
+    if len(values) < 4:
+        return np.nan
+    if not np.isfinite(values).all():
+        return np.inf
+    if np.ptp(values) == 0:  # what is left of a fit would be rounding
+        return 0.0
+    place = (steps - steps.mean()) / np.ptp(steps)
+    powers = np.vander(place, 3)
+    rest = values - powers @ np.linalg.lstsq(powers, values, rcond=None)[0]
+    return float(np.sqrt(rest @ rest / (len(values) - 3)))
+
+
+def structure(
+    table: pd.DataFrame, quantity: str, first: int, last: int, lags: Iterable[int]
+) -> pd.DataFrame:
+    """Return how far a quantity moves along each path in so many steps: its structure function.
+
+    Parameters
+    ----------
+    table, quantity, first, last
+        As for :func:`fluctuation`.
+    lags
+        Numbers of steps.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row for each seed, order and lag: ``pairs`` (recorded steps in the range that lie so
+        far apart) and ``moved``, the root mean square of the difference over them; not a number
+        where there are none.
+    """
+    inside = table[table["step"].between(first, last)]
+    rows = []
+    for (seed, order), path in inside.groupby(["seed", "order"]):
+        values = path.set_index("step")[quantity]
+        for lag in lags:
+            later = values.reindex(values.index + lag).to_numpy(float)
+            moved = (later - values.to_numpy(float))[np.isin(values.index + lag, values.index)]
+            rows.append(
+                {
+                    "seed": seed,
+                    "order": order,
+                    "lag": lag,
+                    "pairs": len(moved),
+                    "moved": float(np.sqrt(np.mean(moved**2))) if len(moved) else np.nan,
+                }
+            )
     return pd.DataFrame(rows)
 
 
@@ -77,22 +135,20 @@ class Comparison:
     Parameters
     ----------
     ratios
-        Per seed: the statistic of the first order divided by that of the second. Above 1, the
-        second is calmer. Seeds on which either is not a number are left out.
+        Per seed with enough recorded steps: the statistic of the first order divided by that of the
+        second. Above 1, the second is calmer. It is infinite where the first has diverged or the
+        second does not move, 0 in the opposite case, and 1 where the same holds of both.
     ratio
         Their geometric mean.
     low, high
-        Its 95 % confidence interval from Student's t on the logarithms of the ratios; not a
-        number with fewer than two seeds.
-    left_out
-        Seeds left out, because a path diverged or has too few recorded steps.
+        Its 95 % confidence interval (:func:`revlib.verdicts.intervals.of_seeds`); not a number
+        where the seeds are too few for one.
     """
 
     ratios: pd.Series
     ratio: float
     low: float
     high: float
-    left_out: list[int]
 
     def __str__(self) -> str:
         """Return the ratio in words."""
@@ -130,7 +186,7 @@ def compare(
     table, quantity, first, last
         As for :func:`fluctuation`.
     statistic
-        ``"spread"`` or ``"change"``.
+        A name in :data:`STATISTICS`.
     orders
         Names of the two orders.
 
@@ -149,39 +205,43 @@ def compare(
             raise ValueError(
                 f"The table has no order '{order}'. It has: {', '.join(per_seed.columns)}."
             )
+    known = per_seed[list(orders)].dropna()
+    ratios = np.exp(log_ratio(known[orders[0]], known[orders[1]]))
+    return Comparison(ratios, *geometric_mean(ratios))
+
+
+def log_ratio(above: pd.Series, below: pd.Series) -> pd.Series:
+    """Return the logarithm of a ratio; what is not a number counts as infinite.
+
+    It is zero, a tie, where both are infinite or both zero.
+    """
+    above, below = (values.astype(float).fillna(np.inf) for values in (above, below))
     with np.errstate(divide="ignore", invalid="ignore"):
-        logs = np.log(per_seed[orders[0]] / per_seed[orders[1]])
-    usable = logs[np.isfinite(logs)]
-    ratio, low, high = geometric_mean(np.exp(usable))
-    return Comparison(
-        ratios=np.exp(usable),
-        ratio=ratio,
-        low=low,
-        high=high,
-        left_out=[seed for seed in logs.index if seed not in usable.index],
-    )
+        return (np.log(above) - np.log(below)).fillna(0.0)
 
 
 def geometric_mean(values: pd.Series) -> tuple[float, float, float]:
-    """Return the geometric mean of positive numbers and its 95 % confidence interval.
+    """Return the geometric mean of numbers of 0 or more, and its 95 % confidence interval.
 
-    The interval is Student's on the logarithms; its ends are not a number with fewer than two
-    values.
+    The interval is that of :func:`revlib.verdicts.intervals.of_seeds` on the logarithms; its ends
+    are not a number where the values are too few for one.
     """
-    logs = np.log(values)
-    center, count = logs.mean(), len(logs)
-    half = np.nan
-    if count > 1:
-        half = scipy.stats.t.ppf(0.975, count - 1) * logs.std(ddof=1) / np.sqrt(count)
-    return tuple(float(np.exp(center + shift)) for shift in (0, -half, half))
+    if values.empty:
+        return np.nan, np.nan, np.nan
+    with np.errstate(divide="ignore"):
+        effect = intervals.of_seeds(np.log(values))
+    low, high = effect.ends()
+    ends = (np.nan, np.nan) if np.isinf([low, high]).all() else (low, high)
+    return tuple(float(np.exp(end)) for end in (effect.mean, *ends))
 
 
 def ratios(
     table: pd.DataFrame,
     windows: Iterable[tuple[int, int]],
     orders: tuple[str, str] = ("forward", "backward"),
+    statistic: str = "spread",
 ) -> pd.DataFrame:
-    """Compare the spread of two orders for each measured quantity and window.
+    """Compare the fluctuation of two orders for each measured quantity and window.
 
     Parameters
     ----------
@@ -191,29 +251,31 @@ def ratios(
         Ranges of steps, both ends included.
     orders
         Names of the two orders.
+    statistic
+        A name in :data:`STATISTICS`.
 
     Returns
     -------
     pandas.DataFrame
         One row for each quantity and window: ``quantity``, ``window`` ("steps 1 to 8"), ``first``,
         ``last``, ``ratio``, ``low`` and ``high`` as in :class:`Comparison`, ``calmer`` (seeds on
-        which the ratio is above 1) and ``seeds`` (on which there is a ratio).
+        which the ratio is above 1) and ``seeds`` (on which one of the two moves less).
     """
     rows = []
     for quantity in (c for c in table if "_loss" in c or "_accuracy" in c):
         for first, last in windows:
-            found = compare(table, quantity, first, last, orders=orders)
+            found = compare(table, quantity, first, last, statistic, orders)
             rows.append(
                 {
                     "quantity": quantity,
-                    "window": f"steps {first} to {last}",
+                    "window": f"{_HOW[statistic]}steps {first} to {last}",
                     "first": first,
                     "last": last,
                     "ratio": found.ratio,
                     "low": found.low,
                     "high": found.high,
                     "calmer": int((found.ratios > 1).sum()),
-                    "seeds": len(found.ratios),
+                    "seeds": int((found.ratios != 1).sum()),
                 }
             )
     return pd.DataFrame(rows)
@@ -249,5 +311,5 @@ def divergence(table: pd.DataFrame, quantity: str = "train_loss") -> pd.DataFram
         ``seed``, ``order`` and the first recorded ``step`` at which `quantity` is not finite. A
         path that stays finite has no row.
     """
-    lost = table[~np.isfinite(table[quantity])]
-    return lost.groupby(["seed", "order"], as_index=False)["step"].min()
+    diverged = table[~np.isfinite(table[quantity])]
+    return diverged.groupby(["seed", "order"], as_index=False)["step"].min()

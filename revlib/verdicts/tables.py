@@ -1,0 +1,220 @@
+"""The verdicts as the book shows them: tables in Markdown, and one of all of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import pandas as pd
+
+from revlib.store import results
+from revlib.verdicts import claims, intervals
+from revlib.verdicts.claims import AUTHORS, RATIO
+from revlib.verdicts.effects import CRITERIA
+from revlib.verdicts.judging import DECIDED, VERDICTS, Verdict, estimate, judge
+from revlib.verdicts.stability import counted
+
+FULL_TABLE = "<!-- claim by claim -->"
+"""The line of :func:`front` between the summary and the table of all claims."""
+
+MARKS = {
+    "reproduced": "✓",
+    "holds": "✓",
+    "proved": "✓",
+    "contradicted": "✗",
+    "does not hold": "✗",
+    "excluded": "✗",
+}
+"""The marks of verdicts; what is open has a question mark."""
+
+
+def table(chapter: str | None = None) -> pd.DataFrame:
+    """Return all claims, or those of a chapter, with their verdicts.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row for each claim: ``id``, ``claim``, ``place``, ``made_by``, ``verdict``, ``seeds``,
+        ``steps`` (at which it is judged), ``evidence``, ``chapter`` and ``files``.
+    """
+    return pd.DataFrame(
+        {
+            "id": found.claim.id,
+            "claim": found.claim.statement,
+            "place": found.claim.place,
+            "made_by": found.claim.made_by,
+            "verdict": found.verdict,
+            "seeds": found.seeds,
+            "steps": found.steps,
+            "evidence": found.evidence,
+            "chapter": found.claim.chapter,
+            "files": found.files,
+        }
+        for found in _verdicts(chapter)
+    )
+
+
+def page() -> Path:
+    """Return the file that pages of the book include: :func:`front`, written down."""
+    return results.root().with_name("verdicts.md")
+
+
+def front() -> str:
+    """Return what the book's front page shows of all claims, and the table of all, in Markdown.
+
+    First what became of the paper's two main claims in each setting, and the counts; then, after
+    :data:`FULL_TABLE`, a row for each claim.
+    """
+    rows = list(_verdicts(None))
+    return "\n".join(
+        [
+            by_setting(rows),
+            "",
+            *(f"- {words}: {_counted(own)}." for words, own in _grouped(rows).items()),
+            "",
+            _by_chance(rows),
+            "",
+            FULL_TABLE,
+            "",
+            "| claim | place and chapter | verdict | seeds | steps |",
+            "| --- | --- | --- | --- | --- |",
+            *(
+                f"| {row.claim.statement} "
+                f"| {{doc}}`{row.claim.place} <chapters/{row.claim.chapter}>` "
+                f"| {_named(row)} | {row.seeds} | {row.steps:,} |"
+                for row in rows
+            ),
+            "",
+            *(f"- **{name}**: {meaning}" for name, meaning in VERDICTS.items()),
+            "",
+        ]
+    )
+
+
+def by_setting(rows: Iterable[Verdict]) -> str:
+    """Return what became of the paper's two main claims, a row a setting, in Markdown.
+
+    Figures that train the same network on the same data in the same way are one setting: their
+    runs are not independent of each other.
+    """
+    found: dict[object, list[Verdict]] = {}
+    for row in rows:
+        if row.claim.made_by == "paper" and row.claim.experiment[0].startswith("figure-"):
+            found.setdefault(row.claim.setting, []).append(row)
+    lines = []
+    for own in found.values():
+        calm = _cells(own, lambda c: c.criterion == "calmer" and c.quantity[0].startswith("test"))
+        fast = _cells(own, lambda c: c.criterion == "stays_below")
+        if calm or fast:
+            lines.append(f"| {own[0].claim.statement.partition(':')[0]} | {calm} | {fast} |")
+    return "\n".join(
+        [
+            "| setting | varies less along its path? spread forward / backward "
+            "| stays below a level first? step forward / backward |",
+            "| --- | --- | --- |",
+            *lines,
+            "",
+            "Ratios above 1 speak for the paper; in brackets the 95 % interval over the seeds.",
+        ]
+    )
+
+
+def _cells(rows: list[Verdict], chosen: Callable[[claims.Claim], bool]) -> str:
+    """Return the findings of some claims, the first of each experiment."""
+    first: dict[str, Verdict] = {}
+    for row in rows:
+        if chosen(row.claim) and "loss" in row.claim.quantity[0]:
+            first.setdefault(row.claim.experiment[0], row)
+    told = []
+    for name, row in first.items():
+        link = f"{{doc}}`{name.replace('-', ' ')} <chapters/{row.claim.chapter}>`"
+        values = " and ".join(estimate(judged) for judged in row.readings.values())
+        words = f" {values}, {counted(row.seeds, 'seed')}" if values else " not yet run"
+        told.append(f"{MARKS.get(row.verdict, '?')} {link}:{words}")
+    return "<br>".join(told)
+
+
+def of_chapter(chapter: str) -> str:
+    """Return the claims of a chapter with verdicts, evidence and criteria, in Markdown."""
+    rows = list(_verdicts(chapter))
+    used = dict.fromkeys(row.claim.criterion for row in rows)
+    files = dict.fromkeys(file for row in rows for file in row.files)
+    why = {
+        label: f"{{{'eq' if label.startswith('eq-') else 'prf:ref'}}}`{label}`"
+        for row in rows
+        if (label := row.claim.excluded_by or row.claim.proved_by)
+    }
+    return "\n".join(
+        [
+            "| claim | verdict | seeds | steps | what was found |",
+            "| --- | --- | --- | --- | --- |",
+            *(
+                f"| {row.claim.statement} ({_source(row.claim)}) | {_named(row)} "
+                f"{why.get(row.claim.excluded_by or row.claim.proved_by, '')} | {row.seeds} "
+                f"| {row.steps:,} | {row.evidence} |"
+                for row in rows
+            ),
+            "",
+            *(f"- **{name.replace('_', ' ')}**: {CRITERIA[name].rule}" for name in used),
+            "",
+            f"*Reproduced*: the whole 95 % interval of the effect over the seeds lies above zero. "
+            f"*Contradicted*: it lies below, or inside the band of no effect (ratios: 1/{RATIO:g} "
+            f"to {RATIO:g}, where nothing else is stated). Anything else is *undecided*, and fewer "
+            f"than {intervals.FEWEST} seeds are *too few*.",
+            "",
+            f"Judged from the stored results {', '.join(f'`{file}`' for file in files)}."
+            if files
+            else "No results are stored from which they could be judged.",
+        ]
+    )
+
+
+def _source(claim: claims.Claim) -> str:
+    return "our question" if claim.made_by == "nobody" else claim.place
+
+
+def _verdicts(chapter: str | None) -> Iterator[Verdict]:
+    listed = claims.load()
+    chosen = [claim for claim in listed if chapter in (None, claim.chapter)]
+    if not chosen:
+        known = ", ".join(dict.fromkeys(claim.chapter for claim in listed))
+        raise ValueError(f"There are no claims of the chapter '{chapter}'. There are of: {known}.")
+    return map(judge, chosen)
+
+
+def _grouped(rows: list[Verdict]) -> dict[str, list[Verdict]]:
+    """Return the verdicts by who makes the statements."""
+    groups: dict[str, list[Verdict]] = {}
+    for row in rows:
+        words = {
+            "paper": "The paper, of its experiments"
+            if row.claim.experiment[0].startswith("figure-")
+            else "The paper's conjectures (Section 5)",
+            "nobody": "Questions of our own",
+        }.get(row.claim.made_by, AUTHORS[row.claim.made_by])
+        groups.setdefault(words, []).append(row)
+    return groups
+
+
+def _by_chance(rows: list[Verdict]) -> str:
+    """Say how many verdicts chance alone would give."""
+    decided = [row for row in rows if row.verdict in DECIDED]
+    chance = math.ceil(len(decided) * (1 - intervals.CONFIDENCE))
+    return (
+        f"{len(decided)} of these verdicts are decided by an interval over seeds. Each of them is "
+        f"wrong by chance with a probability of at most {1 - intervals.CONFIDENCE:.0%}: up to "
+        f"{chance} of them may be. Claims about one setting rest on the same runs, and go wrong "
+        "together."
+    )
+
+
+def _named(row: Verdict) -> str:
+    return f"**{row.verdict}**"
+
+
+def _counted(rows: list[Verdict]) -> str:
+    counts = {name: sum(row.verdict == name for row in rows) for name in VERDICTS}
+    told = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+    settings = len({row.claim.setting for row in rows})
+    return f"{counted(len(rows), 'claim')} on {counted(settings, 'setting')}; {told}"
