@@ -1,0 +1,121 @@
+"""What a fixed ending comes to: calm against how many maps stay the same, and against rivals."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from revlib.experiments.fixed_ending import LARGER
+from revlib.orders import Order, named
+from revlib.verdicts import stability
+from revlib.verdicts.stability import counted, log_ratio, rounded
+
+
+def fixed(order: Order, step: int) -> int:
+    """Return how many of the last maps are the same, in the same sequence, a step before."""
+    now, before = (order.applied(n)[::-1] for n in (step, step - 1))
+    same = [one == other for one, other in zip(now, before, strict=False)]
+    return same.index(False) if False in same else len(same)
+
+
+def calm(table: pd.DataFrame, first: int, last: int, quantity: str = "test_loss") -> pd.DataFrame:
+    """Return how much less each case moves than forward training, seed by seed.
+
+    Parameters
+    ----------
+    table
+        The rows of a study of endings or of rivals.
+    first, last
+        The range of steps, both included.
+    quantity
+        What is to be calm.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row for each case and seed: ``order``, ``seed``; ``trend`` and ``change``, how many
+        times less it moves about a smooth trend and from step to step
+        (:func:`revlib.verdicts.stability.fluctuation`); and ``level``, its mean divided by that of
+        forward training.
+    """
+    found = stability.fluctuation(table, quantity, first, last).set_index(["order", "seed"])
+    forward = found.loc["forward"]
+    rows = []
+    for name, own in found.groupby(level="order", sort=False):
+        own = own.droplevel("order")
+        moves = {what: np.exp(log_ratio(forward[what], own[what])) for what in ("trend", "change")}
+        level = own["mean"] / forward["mean"]
+        rows.append(pd.DataFrame(moves | {"level": level}).reset_index().assign(order=name))
+    return pd.concat(rows, ignore_index=True)
+
+
+def summary(found: pd.DataFrame) -> pd.DataFrame:
+    """Return :func:`calm` over seeds: for each case the geometric means with their intervals.
+
+    The columns are those of `calm`, each with ``_low`` and ``_high``, and ``seeds``.
+    """
+    rows = {}
+    for name, own in found.groupby("order", sort=False):
+        row = {"seeds": len(own)}
+        for what in ("trend", "change", "level"):
+            ends = stability.geometric_mean(own[what])
+            row |= dict(zip((what, f"{what}_low", f"{what}_high"), ends, strict=True))
+        rows[name] = row
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def steps_a_look(length: int) -> dict[str, float]:
+    """Return what one look costs besides the forward run, in gradients of a batch, by rival."""
+    return {
+        "forward": 0,
+        "fixed ending": length,
+        "cooldown": length,
+        "EMA": 0,
+        "last iterates": 0,
+        "larger batches": length // LARGER * LARGER,
+    }
+
+
+def finding(what: str, endings: pd.DataFrame, rivals: pd.DataFrame, length: int) -> str:
+    """Return in a sentence or two what a setting says, from two summaries.
+
+    Parameters
+    ----------
+    what
+        The setting, in words.
+    endings, rivals
+        What `summary` returns of the two studies.
+    length
+        Length of the ending.
+    """
+    tail, backward = endings.loc[f"tail({length})"], endings.loc["backward"]
+    best = rivals.drop(index=["forward", "fixed ending"])["level"].idxmin()
+    return (
+        f"{what}: with the same {length} maps at the end of every look, the test loss moves "
+        f"{_interval(tail, 'trend')} times less about its trend than forward, and "
+        f"{_interval(backward, 'trend')} times less backward; "
+        f"{counted(int(tail['seeds']), 'seed')}. The lowest of the rivals is *{best}*, at "
+        f"{_interval(rivals.loc[best], 'level')} times the loss of forward and "
+        f"{_interval(rivals.loc[best], 'trend')} times calmer; a fixed ending is at "
+        f"{_interval(rivals.loc['fixed ending'], 'level')} times."
+    )
+
+
+def _interval(row: pd.Series, what: str) -> str:
+    low, high = row[f"{what}_low"], row[f"{what}_high"]
+    digits = rounded if what != "level" else "{:.2f}".format
+    if np.isnan(low):
+        return digits(row[what])
+    return f"{digits(row[what])} ({digits(low)} to {digits(high)})"
+
+
+def table_of(found: pd.DataFrame) -> str:
+    """Return a summary as a table in Markdown, a row a case."""
+    lines = [
+        "| | about its trend | step to step | level | seeds |",
+        "| :-- | --: | --: | --: | --: |",
+    ]
+    for name, row in found.iterrows():
+        cells = " | ".join(_interval(row, what) for what in ("trend", "change", "level"))
+        lines.append(f"| {name} | {cells} | {int(row['seeds'])} |")
+    return "\n".join(lines)
