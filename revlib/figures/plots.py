@@ -631,8 +631,8 @@ def motion(table: pd.DataFrame) -> Figure:
     Returns
     -------
     matplotlib.figure.Figure
-        On the left the contraction rate, with a line at zero; in the middle how far a step moves the
-        iterate, in lengths of the first step of its chain; on the right how far it moves the
+        On the left the contraction rate, with a line at zero; in the middle how far a step moves
+        the iterate, in lengths of the first step of its chain; on the right how far it moves the
         predictions.
     """
     table = table.assign(moved_in_steps=table["moved"] / table["step_length"])

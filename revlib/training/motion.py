@@ -4,8 +4,8 @@ Backward iterates converge where the update maps contract (Theorem 2.2). The pap
 whether those of its networks do. Two measurements, both about points in parameter space:
 
 - the *contraction rate* of a small perturbation of the start along the chain of maps that makes an
-  iterate (:func:`contraction_rate`): negative where the chain contracts, positive where nearby starts
-  end far apart (a finite-time Lyapunov exponent);
+  iterate (:func:`contraction_rate`): negative where the chain contracts, positive where nearby
+  starts end far apart (a finite-time Lyapunov exponent);
 - how far one step *moves* the iterate and its predictions (:func:`motion`): convergence to a point
   is a statement about theta, of which a calm loss is only a shadow.
 """
@@ -115,7 +115,8 @@ def motion(task: Task, order: Order, step: int) -> dict[str, float]:
     Returns
     -------
     dict
-        - ``contraction_rate``, and for plain SGD ``tangent_contraction_rate``: see :func:`contraction_rate`;
+        - ``contraction_rate``, and for plain SGD ``tangent_contraction_rate``: see
+          :func:`contraction_rate`;
         - ``step_length``: the length of the first step of the chain, ``|T_n theta - theta|``;
         - ``moved``: ``|theta(step) - theta(step - 1)|``, over all parameters;
         - ``travelled``: ``|theta(step) - theta(0)|``, to compare it with;

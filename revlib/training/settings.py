@@ -231,7 +231,8 @@ def _scaled(name: str, sample: bool, scaling: str) -> tuple[torch.Tensor, ...]:
         raise ValueError(f"'{scaling}' is not a scaling. Valid are: {', '.join(SCALINGS)}.")
     if name in FUNCTIONS and scaling == "image":
         raise ValueError(
-            f"The scaling 'image' is for images, and {name} is a function: choose unit or standardised."
+            f"The scaling 'image' is for images, and {name} is a function. Valid for it are: unit, "
+            "standardised."
         )
     if name in FUNCTIONS:
         # x_i = -1 + 2i/100, i = 0, …, 100; tested half way between.
