@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from revlib.experiments.fixed_ending import LARGER
-from revlib.orders import Order, named
+from revlib.orders import Order
 from revlib.verdicts import stability
 from revlib.verdicts.stability import counted, log_ratio, rounded
 

@@ -170,9 +170,9 @@ class Page:
                 for order, row in mean.iterrows()
             )
             words[name] = (
-                f"{shown.note} At step {at['step'].max()}, mean over seeds: the contraction rate along "
-                "the replayed chain, how far one more step moves the iterate, and how far its "
-                f"predictions. {told}."
+                f"{shown.note} At step {at['step'].max()}, mean over seeds: the contraction rate "
+                "along the replayed chain, how far one more step moves the iterate, and how far "
+                f"its predictions. {told}."
             )
         return self._lines(words)
 
