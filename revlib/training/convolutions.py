@@ -32,7 +32,6 @@ from __future__ import annotations
 import copy
 import functools
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,8 +74,8 @@ class ConvolutionTrainer(Trainer):
         products = _products(self._model, task.batch(1)[0])
         for convolution, geometry in products.items():
             convolution.__class__ = _Product
-            convolution.geometry, convolution.h = geometry, None
-            _rearrange(convolution.weight, (2, 3, 1, 0))
+            convolution.geometry, convolution.h, convolution.plans = geometry, None, {}
+            _rearrange(convolution.weight, (2, 0, 3, 1))
         for module in self._model.modules():
             if type(module) is nn.Conv2d:
                 _rearrange(module.weight, (0, 2, 3, 1))
@@ -162,105 +161,109 @@ class Geometry:
         return slice(met[0].tap, met[-1].tap + 1)
 
     @functools.cached_property
-    def parts(self) -> list[tuple[slice, slice]]:
-        """Rows of images that are gathered: where they are put, and which.
+    def blocks(self) -> list[tuple[slice, slice]]:
+        """Rows of the images that are gathered: where they are put, and which.
 
-        With a stride, a row of the kernel meets every second or third row of the image, say. Those
+        With a stride, a row of the kernel meets every second or third row of the images, say. Those
         that are met together are put together, so that each product takes one block of them.
         """
         met, stride = [meeting.inputs for meeting in self.meetings(0)], self.stride[0]
-        parts, place = [], 0
+        blocks, place = [], 0
         for rest in sorted({inputs.start % stride for inputs in met}):
             own = [inputs for inputs in met if inputs.start % stride == rest]
             rows = range(min(i.start for i in own), max(i.stop for i in own), stride)
-            parts.append((slice(place, place + len(rows)), slice(rows.start, rows.stop, stride)))
+            blocks.append((slice(place, place + len(rows)), slice(rows.start, rows.stop, stride)))
             place += len(rows)
-        return parts
+        return blocks
 
-    @functools.cached_property
-    def blocks(self) -> list[tuple[int, slice, slice]]:
-        """The products: a row of the kernel, rows of the output, rows of the gathered input."""
-        if self.pointwise:
-            return [(self.meetings(0)[0].tap, slice(0, 1), slice(0, 1))]
-        found = []
-        for meeting in self.meetings(0):
-            inputs, outputs = meeting.inputs, meeting.outputs
-            put = next(
-                put.start + (inputs.start - rows.start) // rows.step
-                for put, rows in self.parts
-                if inputs.start % rows.step == rows.start % rows.step
-            )
-            length = outputs.stop - outputs.start
-            found.append((meeting.tap, outputs, slice(put, put + length)))
-        return found
-
-    def gather(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the inputs of each product, (image rows, width out × batch, taps × channels)."""
-        if self.pointwise:
-            return x.permute(0, 2, 3, 1).reshape(1, -1, x.shape[1])
-        images = x.permute(2, 3, 0, 1)
-        height, taps = self.parts[-1][0].stop, range(*self.columns.indices(self.kernel[1]))
-        gathered = x.new_empty(height, self.outputs[2], len(x), len(taps), self.inputs[0])
-        met = {meeting.tap: meeting for meeting in self.meetings(1)}
-        for place, tap in enumerate(taps):
-            seen = met[tap].outputs if tap in met else slice(0, 0)
-            gathered[:, : seen.start, :, place] = 0
-            gathered[:, seen.stop :, :, place] = 0
-            for put, rows in self.parts if tap in met else []:
-                gathered[put, seen, :, place] = images[rows, met[tap].inputs]
-        return gathered.view(height, -1, len(taps) * self.inputs[0])
-
-    def scatter(self, gathered: torch.Tensor, batch: int) -> torch.Tensor:
-        """Return the adjoint of :meth:`gather`: what was gathered, added up where it was taken."""
-        added = _images(gathered, batch, self.inputs)
-        if self.pointwise:
-            return added.copy_(gathered.view(batch, *self.inputs[1:], -1).permute(0, 3, 1, 2))
-        images = added.zero_().permute(2, 3, 0, 1)
-        gathered = gathered.view(len(gathered), self.outputs[2], batch, -1, self.inputs[0])
-        for meeting in self.meetings(1):
-            for put, rows in self.parts:
-                own = gathered[put, meeting.outputs, :, meeting.tap - self.columns.start]
-                images[rows, meeting.inputs] += own
-        return added
-
-    def products(
-        self, weight: torch.Tensor, y: torch.Tensor, gathered: torch.Tensor
-    ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-        """Yield the operands of each product, in place: ``outputs += inputs @ kernel``."""
-        kernel = weight.detach().permute(2, 3, 1, 0)
-        for row, outputs, inputs in self.blocks:
-            yield (
-                kernel[row, self.columns].view(-1, len(weight)),
-                y[outputs].flatten(0, 1),
-                gathered[inputs].flatten(0, 1),
-            )
-
-    def flat(self, y: torch.Tensor) -> torch.Tensor:
-        """Return outputs as the products make them, (image rows, width × batch, channels)."""
-        if self.pointwise:
-            return y.permute(0, 2, 3, 1).reshape(1, -1, y.shape[1])
-        return y.permute(2, 3, 0, 1).reshape(y.shape[2], -1, y.shape[1])
-
-    def images(self, flat: torch.Tensor, batch: int) -> torch.Tensor:
-        """Return outputs that the products have made as images: the inverse of :meth:`flat`."""
-        y = _images(flat, batch, self.outputs)
-        _, height, width = self.outputs
-        if self.pointwise:
-            return y.copy_(flat.view(batch, height, width, -1).permute(0, 3, 1, 2))
-        return y.copy_(flat.view(height, width, batch, -1).permute(2, 3, 0, 1))
+    def put(self, inputs: slice) -> slice:
+        """Return where rows of the images that a row of the kernel meets have been put."""
+        for put, rows in self.blocks:
+            if inputs.start % inputs.step == rows.start % rows.step:
+                start = put.start + (inputs.start - rows.start) // rows.step
+                return slice(start, start + len(range(inputs.start, inputs.stop, inputs.step)))
+        raise AssertionError  # each is in a block
 
 
 def _images(like: torch.Tensor, batch: int, shape: tuple[int, int, int]) -> torch.Tensor:
     """Return images to be filled in, as the library prefers them: channels last in memory."""
-    layout = torch.channels_last
-    return torch.empty(batch, *shape, dtype=like.dtype, device=like.device, memory_format=layout)
+    return torch.empty(batch, *shape, dtype=like.dtype, memory_format=torch.channels_last)
+
+
+class _Plan:
+    """Where the products of a convolution find their operands, for one size of batch.
+
+    The buffers are used again at each step, so that the padding in them is written once.
+    """
+
+    def __init__(self, geometry: Geometry, weight: torch.Tensor, batch: int):
+        columns = geometry.columns
+        height, width = geometry.blocks[-1][0].stop, geometry.outputs[2]
+        taps, channels = columns.stop - columns.start, geometry.inputs[0]
+        self.shapes = geometry.inputs, geometry.outputs
+        gathered = weight.new_zeros(height, width, batch, taps, channels)
+        onward = torch.zeros_like(gathered)
+        self.outputs = weight.new_empty(*geometry.outputs[1:], batch, len(weight))
+        self.onward = onward
+        # From where in the images each block of the buffers comes, the largest first.
+        self.copies = [
+            (
+                (rows, across.inputs),
+                gathered[put, across.outputs, :, across.tap - columns.start],
+                onward[put, across.outputs, :, across.tap - columns.start],
+            )
+            for across in geometry.meetings(1)
+            for put, rows in geometry.blocks
+        ]
+        self.copies.sort(key=lambda copy: copy[1].numel(), reverse=True)
+        # One product for each live row of the kernel, whose live part is a matrix in its place.
+        kernel = weight.detach().permute(2, 0, 3, 1)[:, :, columns]
+        self.products = [
+            (
+                kernel[down.tap].view(len(weight), -1),
+                self.outputs[down.outputs].view(-1, len(weight)),
+                gathered[geometry.put(down.inputs)].view(-1, taps * channels),
+                onward[geometry.put(down.inputs)].view(-1, taps * channels),
+            )
+            for down in geometry.meetings(0)
+        ]
+
+    def forward(self, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        images = x.permute(2, 3, 0, 1)
+        for where, gathered, _ in self.copies:
+            gathered.copy_(images[where])
+        if bias is None:
+            self.outputs.zero_()
+        else:
+            self.outputs.copy_(bias)
+        for kernel, outputs, inputs, _ in self.products:
+            outputs.addmm_(inputs, kernel.T)
+        y = _images(x, len(x), self.shapes[1])
+        return y.copy_(self.outputs.permute(2, 3, 0, 1))
+
+    def backward(self, gradient: torch.Tensor, h: float, further: bool) -> torch.Tensor | None:
+        """Take the step, and return the gradient by the inputs if it goes further."""
+        self.outputs.copy_(gradient.permute(2, 3, 0, 1))
+        if further:
+            self.onward.zero_()
+        for kernel, outputs, inputs, onward in self.products:
+            if further:  # with the weight from before the step
+                onward.addmm_(outputs, kernel)
+            kernel.addmm_(outputs.T, inputs, alpha=-h)
+        if not further:
+            return None
+        added = _images(gradient, len(gradient), self.shapes[0])
+        images = added.zero_().permute(2, 3, 0, 1)
+        for where, _, onward in self.copies:
+            images[where] += onward
+        return added
 
 
 class _Product(nn.Conv2d):
     """A convolution that computes the products of its geometry.
 
-    The weight lies in memory as (height, width, inputs, outputs): the live part of each of its rows
-    is a matrix.
+    The weight lies in memory as (height, outputs, width, inputs): the live part of each row of the
+    kernel is a matrix.
 
     Attributes
     ----------
@@ -268,17 +271,30 @@ class _Product(nn.Conv2d):
         For which images. Others are left to the library.
     h : float or None
         The learning rate, while the backward pass is to take the step.
+    plans : dict
+        What is known of each size of batch.
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         fits = x.shape[1:] == self.geometry.inputs
         if not fits or (self.h is None and torch.is_grad_enabled()):
             return super().forward(x)
-        return _Step.apply(x, self.weight, self.bias, self.geometry, self.h)
+        if self.geometry.pointwise:
+            tap = self.geometry.meetings(0)[0].tap, slice(None), self.geometry.meetings(1)[0].tap
+            kernel = self.weight.detach().permute(2, 0, 3, 1)[tap]
+            return _PointwiseStep.apply(x, self.weight, self.bias, kernel, self.h)
+        if self.h is None:
+            return _Plan(self.geometry, self.weight, len(x)).forward(x, self.bias)
+        if len(x) not in self.plans:
+            self.plans[len(x)] = _Plan(self.geometry, self.weight, len(x))
+        return _Step.apply(x, self.weight, self.bias, self.plans[len(x)], self.h)
+
+
+Gradients = tuple[torch.Tensor | None, ...]
 
 
 class _Step(torch.autograd.Function):
-    """The products of a convolution, forward, and backward with its part of a training step."""
+    """The products of a plan, forward, and backward with their part of a training step."""
 
     @staticmethod
     def forward(
@@ -286,36 +302,56 @@ class _Step(torch.autograd.Function):
         x: torch.Tensor,
         weight: torch.Tensor,
         bias: torch.Tensor | None,
-        geometry: Geometry,
-        h: float | None,
+        plan: _Plan,
+        h: float,
     ) -> torch.Tensor:
-        gathered = geometry.gather(x)
-        ctx.save_for_backward(weight, gathered)
-        ctx.geometry, ctx.h, ctx.batch = geometry, h, len(x)
-        height, width = geometry.outputs[1:]
-        lines = (1, height * width) if geometry.pointwise else (height, width)
-        y = x.new_zeros(lines[0], lines[1] * len(x), len(weight))
-        if bias is not None:
-            y += bias
-        for kernel, outputs, inputs in geometry.products(weight, y, gathered):
-            outputs.addmm_(inputs, kernel)
-        return geometry.images(y, len(x))
+        ctx.save_for_backward(weight)  # so that autograd sees whether it is changed before its use
+        ctx.plan, ctx.h = plan, h
+        return plan.forward(x, bias)
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        weight, gathered = ctx.saved_tensors
-        geometry = ctx.geometry
-        delta = geometry.flat(gradient)
-        onward = None
+    def backward(ctx: Any, gradient: torch.Tensor) -> Gradients:
+        _ = ctx.saved_tensors
+        further, _, bias, _, _ = ctx.needs_input_grad
+        by_bias = gradient.sum((0, 2, 3)) if bias else None
+        return ctx.plan.backward(gradient, ctx.h, further), None, by_bias, None, None
+
+
+class _PointwiseStep(torch.autograd.Function):
+    """The same where each position sees just its own: nothing has to be gathered."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        kernel: torch.Tensor,
+        h: float | None,
+    ) -> torch.Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.kernel, ctx.h = kernel, h
+        y = _images(x, len(x), (len(weight), *x.shape[2:]))
+        if bias is None:
+            torch.mm(_rows(x), kernel.T, out=_rows(y))
+        else:
+            torch.addmm(bias, _rows(x), kernel.T, out=_rows(y))
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> Gradients:
+        x, _ = ctx.saved_tensors
+        delta, further = _rows(gradient), None
         if ctx.needs_input_grad[0]:  # with the weight from before the step
-            onward = torch.zeros_like(gathered)
-            for kernel, outputs, inputs in geometry.products(weight, delta, onward):
-                inputs.addmm_(outputs, kernel.T)
-            onward = geometry.scatter(onward, ctx.batch)
-        for kernel, outputs, inputs in geometry.products(weight, delta, gathered):
-            kernel.addmm_(inputs.T, outputs, alpha=-ctx.h)
-        bias = delta.sum((0, 1)) if ctx.needs_input_grad[2] else None
-        return onward, None, bias, None, None
+            further = _images(x, len(x), x.shape[1:])
+            torch.mm(delta, ctx.kernel, out=_rows(further))
+        ctx.kernel.addmm_(delta.T, _rows(x), alpha=-ctx.h)
+        return further, None, delta.sum(0) if ctx.needs_input_grad[2] else None, None, None
+
+
+def _rows(images: torch.Tensor) -> torch.Tensor:
+    """Return the positions of images as the rows of a matrix, (positions, channels)."""
+    return images.permute(0, 2, 3, 1).reshape(-1, images.shape[1])
 
 
 def _geometries(model: nn.Module, inputs: torch.Tensor) -> dict[nn.Conv2d, Geometry]:
