@@ -23,7 +23,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from revlib.training.maps import TrainingState
+from revlib.training.maps import TrainingState, learning_rate
 from revlib.training.tasks import Task
 
 STACK_BYTES = 6 * 2**20
@@ -43,7 +43,7 @@ def applies(task: Task) -> bool:
     class indices or the mean squared error, both with their default options.
     """
     layers = _layers(task.model)
-    return bool(layers) and _learning_rate(task) is not None and _gradient(task, layers) is not None
+    return bool(layers) and learning_rate(task) is not None and _gradient(task, layers) is not None
 
 
 class DenseTrainer:
@@ -62,7 +62,7 @@ class DenseTrainer:
         self._model = copy.deepcopy(task.model)
         self._layers = _layers(self._model)
         self._gradient = _gradient(task, self._layers)
-        self._h = _learning_rate(task)
+        self._h = learning_rate(task)
         self._optimizer = task.optimizer(self._model.parameters()).state_dict()
         size = sum(p.numel() * p.element_size() for p in self._model.parameters())
         self.chains = max(1, min(64, STACK_BYTES // size))
@@ -177,18 +177,3 @@ def _gradient(task: Task, layers: list[nn.Linear]) -> Callable | None:
 def _is(loss: Callable, function: Callable, module: nn.Module) -> bool:
     """Return whether a loss is a function or its module with default options."""
     return loss is function or (type(loss) is type(module) and vars(loss) == vars(module))
-
-
-def _learning_rate(task: Task) -> float | None:
-    """Return the learning rate of plain SGD, None for any other optimizer."""
-    parameters = list(task.model.parameters())
-    if not parameters:
-        return None
-    optimizer = task.optimizer(parameters)
-    plain = {**torch.optim.SGD(parameters, lr=0.1).defaults, "lr": optimizer.defaults.get("lr")}
-    if type(optimizer) is not torch.optim.SGD or len(optimizer.param_groups) != 1:
-        return None
-    group = {name: value for name, value in optimizer.param_groups[0].items() if name in plain}
-    ways_to_do_the_same = {"foreach": None, "fused": None, "differentiable": False}
-    same = {**group, **ways_to_do_the_same} == {**plain, **ways_to_do_the_same}
-    return group["lr"] if same and isinstance(group["lr"], float) else None

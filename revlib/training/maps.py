@@ -140,8 +140,11 @@ class Trainer:
             for _ in cuda:
                 torch.cuda.manual_seed(seed)
             self._optimizer.zero_grad()
-            self.task.loss(self._model(inputs), targets).backward()
+            self.task.loss(self._outputs(inputs), targets).backward()
             self._optimizer.step()
+
+    def _outputs(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self._model(inputs)
 
     def _tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
         yield from self._model.named_parameters()
@@ -168,3 +171,20 @@ class TrainingStep:
         self.trainer.load(state)
         self.trainer.apply(self.n)
         return self.trainer.state()
+
+
+def learning_rate(task: Task) -> float | None:
+    """Return the learning rate of plain SGD (no momentum, no weight decay), None for all else."""
+    parameters = list(task.model.parameters())
+    if not parameters:
+        return None
+    optimizer = task.optimizer(parameters)
+    plain = {**torch.optim.SGD(parameters, lr=0.1).defaults, "lr": optimizer.defaults.get("lr")}
+    if type(optimizer) is not torch.optim.SGD or len(optimizer.param_groups) != 1:
+        return None
+    if optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks:
+        return None
+    group = {name: value for name, value in optimizer.param_groups[0].items() if name in plain}
+    ways_to_do_the_same = {"foreach": None, "fused": None, "differentiable": False}
+    same = {**group, **ways_to_do_the_same} == {**plain, **ways_to_do_the_same}
+    return group["lr"] if same and isinstance(group["lr"], float) else None

@@ -9,8 +9,10 @@ What is computed is what :func:`revlib.iterates.iterates` defines. How:
 - **Strategy.** Leaves whose words end alike are advanced together where the strategy can do that:
   at each stage every chain that is still running applies the same map. ``"dense"``
   (:mod:`revlib.training.dense`) does it for dense ReLU networks under plain SGD, with a step
-  written by hand; ``"eager"`` (:class:`revlib.training.maps.Trainer`) takes any module and
-  optimizer, one chain at a time. The first that applies is chosen.
+  written by hand; ``"convolutions"`` (:mod:`revlib.training.convolutions`) rewrites the steps of
+  networks that convolve small images, also under plain SGD; ``"eager"``
+  (:class:`revlib.training.maps.Trainer`) takes any module and optimizer. These two have one chain
+  at a time. The first that applies is chosen.
 - **Workers.** Pieces of the plan go to processes with one thread each. So the numbers do not depend
   on how many there are; and small networks, which cannot keep several threads busy, gain by it
   (the chapter on performance says how much). With Dask the processes may be on many machines.
@@ -37,7 +39,7 @@ from tqdm import tqdm
 
 from revlib.iterates import check_recorded
 from revlib.orders import Node, Order, tree
-from revlib.training import dense, processes
+from revlib.training import convolutions, dense, processes
 from revlib.training.maps import Trainer, TrainingState
 from revlib.training.tasks import Task
 
@@ -51,6 +53,7 @@ SLICE_SECONDS = 0.1  # after which a worker hands over the rows it has, at the e
 
 STRATEGIES: dict[str, tuple[Callable[[Task], bool], type]] = {
     "dense": (dense.applies, dense.DenseTrainer),
+    "convolutions": (convolutions.applies, convolutions.ConvolutionTrainer),
     "eager": (lambda task: True, Trainer),
 }
 
@@ -83,7 +86,8 @@ def trajectory(
     workers
         Processes that compute side by side, with one thread each; 1 means in this process.
     strategy
-        ``"dense"`` or ``"eager"``; by default the first that applies (see the module's text).
+        ``"dense"``, ``"convolutions"`` or ``"eager"``; by default the first that applies (see the
+        module's text).
     device
         Where to compute, ``"cuda"`` say; by default where the task's tensors are.
     progress
