@@ -127,7 +127,14 @@ def _regression(figure: int, function: str, learning_rate: float) -> tuple[Study
         section="A.1",
         chapter="a-1-regression",
         sizes={
-            "sample": Size(small, (0, 1), _TWO_ORDERS, 400, every=4, bursts=((351, 50),)),
+            "sample": Size(
+                small,
+                (0, 1),
+                ("forward", "tail(30)", "backward"),
+                400,
+                every=4,
+                bursts=((351, 50),),
+            ),
             "paper": Size(
                 setting, _FIVE, ("forward", "tail(100)", "backward"), 1400, bursts=bursts
             ),
@@ -236,7 +243,7 @@ _PAIRS = (
         section="A.2",
         chapter="a-2-mlp-fashion-mnist",
         orders=("forward", "tail(50)", "backward"),
-        small_orders=_TWO_ORDERS,
+        small_orders=("forward", "tail(5)", "backward"),
         bursts=((1000, 8), (1900, 8)),
         variants=_starts(_MLP),
     ),
