@@ -139,13 +139,14 @@ def _on_calm(name: str, window: int) -> str:
         return _missing(name)
     found = windows(table)
     own = found[found["order"] == f"windowed({window})"]
-    calm, low, high = map(stability.rounded, stability.geometric_mean(own["calm"]))
+    calm, *ends = stability.geometric_mean(own["calm"])
     steady = stability.geometric_mean(own["steady"])[0]
     cost = own["cost"].iloc[0]
     return (
         "If you want a curve that does not jump from one step to the next: backward in windows of "
-        f"{window} steps, the test loss changes {calm} times less from step to step (95 % interval "
-        f"{low} to {high}) at {stability.rounded(cost)} times the cost of forward training, and "
+        f"{window} steps, the test loss changes {stability.rounded(calm)} times less from step to "
+        f"step{stability.interval(*ends)} at {stability.rounded(cost)} times the cost of forward "
+        "training, and "
         f"over several windows it spreads {stability.rounded(steady)} times less (MLP learning "
         f"x², {stability.counted(len(own), 'seed')})."
     )
