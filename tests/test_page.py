@@ -193,6 +193,17 @@ def test_fluctuation_is_that_of_the_second_half_and_of_the_first_order_against_t
     assert f"and {found['batch_loss']:.2g} times as much on the batch applied last" in words
 
 
+def test_the_structure_function_is_that_of_the_second_half():
+    page = Page("none", "tiny", "sample")
+    [axes] = page.structure().axes
+    found = stability.structure(page.first.table, "test_loss", *RANGE, [1, 2, 4, 8, 16])
+    for order in ENDS:
+        own = found[found["order"] == order].groupby("lag")["moved"]
+        expected = np.sqrt(own.apply(lambda moved: (moved**2).mean())).dropna()
+        assert lines(axes, order)[: len(expected)] == pytest.approx(sorted(expected))
+        assert expected.index.tolist() == [1, 2, 4, 8, 16]
+
+
 def test_paths_that_diverge_are_counted():
     page = Page("none", "tiny", "sample", learning_rate=1e300)
     assert len(stability.divergence(page.first.table)) == 2 * len(ORDERS)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from IPython.display import HTML, Markdown
 from matplotlib.figure import Figure
@@ -116,6 +117,25 @@ class Page:
         one, other = self.orders
         return figures.intervals(
             self.spreads(), "quantity", f"spread {one} / {other}", group="window"
+        )
+
+    def structure(self) -> Figure:
+        """Draw how far the test loss moves in so many steps: root mean squares over the seeds.
+
+        A jump that is taken back at once is seen at every lag alike; a drift grows with it.
+        """
+        first, last = self.range
+        lags = [2**k for k in range((last - first).bit_length())]
+        found = stability.structure(self.first.table, "test_loss", first, last, lags)
+        found = found[found["order"].isin(self.orders)]
+        square = (found["moved"] ** 2).groupby([found["order"], found["lag"]]).mean().dropna()
+        lines = {
+            order: (own.index.to_numpy(float), np.sqrt(own.to_numpy()))
+            for order in self.orders
+            for own in [square[order]]
+        }
+        return figures.scaling(
+            lines, lines, "lag τ, in steps", "change of the test loss in τ steps"
         )
 
     def levels(self) -> Markdown:
