@@ -106,7 +106,7 @@ def test_what_the_reader_changes_reaches_everything(changes, words):
     )
 
     for order in ORDERS:
-        recorded = TINY.size("sample").recorded(order)
+        recorded = TINY.size("sample").recorded()
         cost = orders.named(order).cost(recorded)
         assert f"{order} {cost} for {len(recorded)} recorded points" in page.cost().data
     assert "this is a small experiment of another setting" in page.cost().data
