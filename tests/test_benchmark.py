@@ -126,3 +126,11 @@ def test_the_figures_show_what_is_in_the_table(small):
     for line in lines:
         own = grown[grown["order"] == line.get_label()]
         assert line.get_ydata().tolist() == own["seconds"].tolist()
+
+
+def test_the_figure_of_live_parameters_shows_the_census():
+    table = convolutions.census(torch.nn.Conv2d(2, 3, 3, padding=1), torch.zeros(1, 2, 1, 1))
+    live, dead = figures.live_parameters(table).axes[0].patches
+    assert live.get_width() * 1e6 == pytest.approx(2 * 3 + 3)
+    assert dead.get_x() == live.get_width()
+    assert dead.get_width() * 1e6 == pytest.approx(2 * 3 * 8)
