@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from revlib import Task, backward, trajectory
-from revlib.training import convolutions, sweep
+from revlib.training import convolutions, models, sweep
 from revlib.training.convolutions import ConvolutionTrainer, applies
 from revlib.training.maps import Trainer
 
@@ -193,6 +193,30 @@ def test_a_state_of_one_strategy_goes_on_in_another():
         state = other.state()
         trainer.load(state)
         assert all(map(torch.equal, trainer.state().model.values(), state.model.values()))
+
+
+@settings(deadline=None, max_examples=30)
+@given(side, side)
+def test_the_census_counts_what_gets_a_gradient(height, width):
+    """With positive weights, inputs and outer gradients, nothing that meets data cancels."""
+    size, kernel, stride, padding, dilation = zip(height, width, strict=True)
+    assume(all(d * (k - 1) < s + 2 * p for s, k, _, p, d in (height, width)))
+    model = nn.Sequential(nn.Conv2d(2, 3, kernel, stride, padding, dilation))
+    output = model(torch.ones(1, 2, *size))
+    output.sum().backward()
+    table = convolutions.census(model, torch.ones(4, 2, *size)).set_index("layer")
+    taps = model[0].weight.grad.count_nonzero().item()
+    assert table.loc["0", "live"] == taps + 3
+    assert table.loc["0", "parameters"] == model[0].weight.numel() + 3
+    # Each multiplication with data adds a one to the gradient of its weight.
+    assert table.loc["0", "multiplications"] == round(model[0].weight.grad.sum().item())
+
+
+def test_the_census_of_the_papers_network():
+    network = models.convolutional("resnet18", 10, "imagenet", "batch")
+    table = convolutions.census(network, torch.zeros(1, 3, 32, 32))
+    assert table["parameters"].sum() == sum(p.numel() for p in network.parameters())
+    assert table["live"].sum() == 4_234_826
 
 
 class Own(nn.Conv2d):

@@ -5,8 +5,8 @@ made for large ones wastes most of its time. Two rewritings of a step, both exac
 
 - **Live taps.** Where a feature map is 1 × 1, a kernel of 3 × 3 with padding 1 meets data with its
   middle tap only. The other eight meet padding at every position of the output: whatever the data,
-  their gradient is zero, and plain SGD never changes them (:func:`parameters` counts them). They
-  are neither read nor written.
+  their gradient is zero, and plain SGD never changes them (:func:`census` counts them). They are
+  neither read nor written.
 - **Products.** A convolution with few output positions becomes one matrix product for each row of
   its kernel, on inputs that were gathered along the image's rows. A row of the kernel meets the
   rows of the image by a shift, so rows of padding are left out instead of multiplied. The backward
@@ -31,10 +31,12 @@ from __future__ import annotations
 
 import copy
 import functools
+import math
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
 import torch
 from torch import nn
 
@@ -440,3 +442,40 @@ def _same_first_step(task: Task) -> bool:
         torch.allclose(rewritten[name], value, rtol=1e-8, atol=1e-8 * moved)
         for name, value in plain.items()
     )
+
+
+def census(model: nn.Module, inputs: torch.Tensor) -> pd.DataFrame:
+    """Count the parameters of each layer that ever meet data, and what is multiplied with it.
+
+    Parameters
+    ----------
+    model
+        Any module.
+    inputs
+        Images of the size that it is trained on, of shape (N, channels, height, width).
+
+    Returns
+    -------
+    pandas.DataFrame
+        For each module with parameters of its own, in order of appearance: its name, ``layer``; its
+        ``parameters``; how many of them are ``live`` (the others meet padding only: their gradient
+        is zero for any data); and for convolutions and linear layers the ``multiplications`` with
+        data, for one image and forwards. A convolution that is not known here, see the module's
+        text, counts as live as a whole, and none of its multiplications is counted.
+    """
+    geometries = _geometries(model, inputs)
+    rows = []
+    for name, module in model.named_modules():
+        count = sum(parameter.numel() for parameter in module.parameters(recurse=False))
+        live, multiplications = count, 0
+        if module in geometries:
+            met = [geometries[module].meetings(side) for side in (0, 1)]
+            channels = module.in_channels * module.out_channels
+            live -= channels * (math.prod(module.kernel_size) - len(met[0]) * len(met[1]))
+            pairs = [sum(each.outputs.stop - each.outputs.start for each in taps) for taps in met]
+            multiplications = channels * math.prod(pairs)
+        elif isinstance(module, nn.Linear):
+            multiplications = module.weight.numel()
+        if count:
+            rows.append((name, count, live, multiplications))
+    return pd.DataFrame(rows, columns=["layer", "parameters", "live", "multiplications"])
