@@ -277,6 +277,8 @@ class _Product(nn.Conv2d):
         What is known of each size of batch.
     """
 
+    not_state = ("geometry", "h", "plans")  # for revlib.training.mementos
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         fits = x.shape[1:] == self.geometry.inputs
         if not fits or (self.h is None and torch.is_grad_enabled()):
@@ -381,7 +383,7 @@ def _geometries(model: nn.Module, inputs: torch.Tensor) -> dict[nn.Conv2d, Geome
     for module in copied.modules():
         if type(module) is nn.Conv2d and module.groups == 1 and module.padding_mode == "zeros":
             module.register_forward_hook(note)
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]):
         copied(inputs[:1])
     return {
         module: geometry

@@ -21,10 +21,10 @@ import torch
 from tqdm import tqdm
 
 from revlib.orders import Order
-from revlib.training import processes
+from revlib.training import evaluation, processes
 from revlib.training.maps import Trainer, TrainingState, learning_rate
 from revlib.training.sweep import Job
-from revlib.training.tasks import EVALUATION_CHUNK, Task
+from revlib.training.tasks import Task
 
 METHODS = ("chains", "tangent")
 
@@ -255,13 +255,16 @@ def _direction(task: Task) -> list[torch.Tensor]:
 def _scaled(near: TrainingState, far: TrainingState, factor: float) -> TrainingState:
     """Return the state at `factor` times the way from one state to another."""
     return TrainingState(
-        _between(near.model, far.model, factor), _between(near.optimizer, far.optimizer, factor)
+        _between(near.model, far.model, factor), _between(near.rest, far.rest, factor)
     )
 
 
 def _between(near: Any, far: Any, factor: float) -> Any:
     if isinstance(near, dict):
         return {key: _between(near[key], far[key], factor) for key in near}
+    if isinstance(near, (list, tuple)):
+        parts = [_between(a, b, factor) for a, b in zip(near, far, strict=True)]
+        return type(near)(*parts) if hasattr(near, "_fields") else type(near)(parts)
     if torch.is_tensor(near) and near.is_floating_point():
         return near + factor * (far - near)
     return near
@@ -275,10 +278,7 @@ def _norm(tensors: Iterable[torch.Tensor]) -> float:
     return math.sqrt(sum(t.double().square().sum().item() for t in tensors))
 
 
-@torch.inference_mode()
 def _outputs(task: Task, trainer: Trainer) -> torch.Tensor:
-    inputs, _ = next(iter(task.evaluation.values()))
-    model = trainer.model().eval()
-    outputs = torch.cat([model(x) for x in inputs.split(EVALUATION_CHUNK)])
-    model.train()
-    return outputs
+    model, examples = trainer.model(), next(iter(task.evaluation.values()))
+    with evaluation.evaluating(model):
+        return evaluation.outputs(model, *examples)
