@@ -13,10 +13,10 @@ import pandas as pd
 from IPython.display import HTML, Markdown
 from matplotlib.figure import Figure
 
-from revlib import figures, runs
+from revlib import figures, orders, runs
 from revlib.runs import Shown
 from revlib.store import provenance
-from revlib.verdicts import claims, stability, tables
+from revlib.verdicts import claims, findings, stability, tables
 
 
 class Page:
@@ -75,6 +75,40 @@ class Page:
         notes = self._lines({name: shown.note for name, shown in self.shown.items()})
         gap = " " if len(self.shown) == 1 else "\n\n"
         return Markdown(f"**What this page shows.**{gap}{notes.data}")
+
+    def finding(self) -> Markdown:
+        """Say in a sentence for each setting what is found.
+
+        Does the test loss vary less, stay below a level first, does the iterate still move?
+        It is computed from what is shown, and says what is undecided, not recorded, or diverged.
+        """
+        first = "**In one sentence.**"
+        found = {name: findings.sentence(self._found(name)) for name in self.shown}
+        if len(found) == 1:
+            return Markdown(f"{first} {next(iter(found.values()))}{self._small()}")
+        named = {self.shown[name].setting.data: words for name, words in found.items()}
+        return Markdown(f"{first}{self._small()}\n\n{findings.listed(named)}")
+
+    def summary(self) -> Markdown:
+        """Say in a list what is found in each setting, with its numbers, computed as `finding`."""
+        lines = []
+        for name, shown in self.shown.items():
+            table, steps = shown.table, self._range(name)
+            measured = [c for c in _CURVES if c in table]
+            groups = [
+                [findings.spreads(table, measured, steps, self.orders)],
+                [findings.stays_below(table, c, levels, self.orders) for c, levels in _levels(name)]
+                or ["no claim of the paper asks which path stays below a level first"],
+                [findings.moves(self._motion(name).table, self.orders)],
+                [self._level(name), findings.diverged(table), self._price(name)],
+            ]
+            data = f"{shown.setting.data}: " if len(self.shown) > 1 else ""
+            heads = ("Varies less?", "Below a level first?", "At rest?", "Level and cost.")
+            lines += [
+                f"{data}**{head}** {findings.sentence(parts)}"
+                for head, parts in zip(heads, groups, strict=True)
+            ]
+        return Markdown(findings.listed(lines))
 
     def choices(self) -> HTML:
         """Show the setting beside what the paper says of each choice."""
@@ -201,6 +235,46 @@ class Page:
             )
         )
 
+    def _found(self, name: str) -> list[str]:
+        """Return what is found in one of the settings: a clause a question."""
+        table = self.shown[name].table
+        return [
+            findings.varies(table, "test_loss", self._range(name), self.orders),
+            *(findings.stays_below(table, c, own, self.orders) for c, own in _levels(name)[:1]),
+            findings.moves(self._motion(name).table, self.orders),
+            *([findings.diverged(table)] if len(stability.divergence(table)) else []),
+        ]
+
+    def _small(self) -> str:
+        """Say that what is shown is the sample, if it is."""
+        if self.first.preset == "paper":
+            return ""
+        return " (This is the sample, a small version of the experiment.)"
+
+    def _range(self, name: str) -> tuple[int, int]:
+        """Return the steps over which one of the studies is looked at."""
+        last = int(self.shown[name].table["step"].max())
+        return self.range if self.range[1] <= last else (last // 2, last)
+
+    def _level(self, name: str) -> str:
+        """Say on how many seeds the second order has the lower mean test loss."""
+        found = stability.fluctuation(self.shown[name].table, "test_loss", *self._range(name))
+        level = found.pivot(index="seed", columns="order", values="mean")
+        level = level.reindex(columns=list(self.orders)).dropna()
+        one, other = map(findings.adverb, self.orders)
+        lower = int((level[self.orders[1]] < level[self.orders[0]]).sum())
+        return (
+            f"the mean test loss is lower {other} than {one} on {lower} of "
+            f"{stability.counted(len(level), 'seed')}"
+        )
+
+    def _price(self, name: str) -> str:
+        """Say what all points of the path up to its last step cost."""
+        last = int(self.shown[name].table["step"].max())
+        costs = [orders.named(order).cost(range(1, last + 1)) for order in self.orders]
+        one, other = map(findings.adverb, self.orders)
+        return f"all {last:,} points cost {costs[1]:,} maps {other} and {costs[0]:,} {one}"
+
     def _no_ratio(self) -> str:
         first, last = self.range
         return (
@@ -224,3 +298,16 @@ class Page:
         return Markdown(
             "\n\n".join(f"**{self.shown[name].setting.data}.** {w}" for name, w in words.items())
         )
+
+
+_CURVES = ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
+"""The paper's four learning curves."""
+
+
+def _levels(name: str) -> list[tuple[str, tuple[float, ...]]]:
+    """Return of which quantity and which levels a claim about a study says what is first below."""
+    return [
+        (claim.quantity[0], claim.levels)
+        for claim in claims.load()
+        if claim.criterion == "stays_below" and claim.experiment[0] == name
+    ]
