@@ -118,7 +118,7 @@ def test_several_quantities_share_a_sentence():
 
 def test_a_factor_prints_with_its_interval():
     assert str(Times.of(pd.Series([2.0, 2.0, 8.0, 2.0]))).startswith("2.8 (95 % interval ")
-    assert str(Times.of(pd.Series([2.0]))) == "2 (1 seed)"
+    assert str(Times.of(pd.Series([2.0, 8.0]))) == "4 (2 seeds)"
     assert Times.of(pd.Series([], dtype=float)).side == "none"
 
 

@@ -65,7 +65,7 @@ class Times:
     def interval(self, inverse: bool = False) -> str:
         """Return the interval and the number of seeds in brackets, also of one over the factor."""
         seeds = counted(self.seeds, "seed")
-        if not np.isfinite([self.low, self.high]).all():
+        if self.seeds < intervals.FEWEST or not np.isfinite([self.low, self.high]).all():
             return f"({seeds})"
         low, high = (1 / self.high, 1 / self.low) if inverse else (self.low, self.high)
         return f"(95 % interval {rounded(low)} to {rounded(high)}; {seeds})"

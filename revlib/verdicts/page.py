@@ -153,7 +153,7 @@ class Page:
         )
 
     def levels(self) -> Markdown:
-        """Say how much calmer the second order is in the test loss, and at which level."""
+        """Say how much less the test loss varies with the second order, and at which level."""
         table, (first, last), (one, other) = self.first.table, self.range, self.orders
         calmer = stability.compare(table, "test_loss", first, last, "trend", self.orders)
         level = stability.fluctuation(table, "test_loss", first, last)
@@ -164,11 +164,49 @@ class Page:
         if (calmer.ratios == 1).all():
             return Markdown(f"{self._no_ratio()} {fate}")
         return Markdown(
-            f"Over steps {first} to {last} the test loss spreads **{calmer}** less about a smooth "
+            f"Over steps {first} to {last} the test loss varies **{calmer}** less about a smooth "
             f"trend {other} than {one}; seed by seed the factor is "
             f"{', '.join(f'{ratio:.2g}' for ratio in calmer.ratios)}. Its mean over these steps is "
             f"lower {other} on {lower} of {stability.counted(len(level), 'seed')}: "
             f"{level[other].mean():.3f} against {level[one].mean():.3f} on average. " + fate
+        )
+
+    def falls(self) -> Markdown:
+        """Say how far the mean test loss of both orders still falls over the :attr:`range`."""
+        table, words = self.first.table, []
+        first, last = self.range
+        for order in self.orders:
+            own = table[(table["order"] == order) & table["step"].between(first, last)]
+            mean = own.groupby("step")["test_loss"].mean()
+            words.append(f"from {mean.iloc[0]:.3f} to {mean.iloc[-1]:.3f} {findings.adverb(order)}")
+        return Markdown(
+            f"- **Level.** Over steps {first:,} to {last:,} the test loss, averaged over the "
+            f"seeds, goes {' and '.join(words)}."
+        )
+
+    def elsewhere(self, order: str) -> Markdown:
+        """Say whether the last order lies elsewhere than another one, and whether both rest there.
+
+        In the test accuracy, over the second half of the :attr:`range`: the distance of their
+        means, seed by seed, against how far the one that moves more goes from its first to its
+        last step.
+        """
+        first, last = (sum(self.range) // 2, self.range[1])
+        table = self.first.table
+        inside = table[table["step"].between(first, last)]
+        at = inside.pivot(index=["order", "seed"], columns="step", values="test_accuracy")
+        at = at.dropna(axis=1)
+        pair = [order, self.orders[1]]
+        mean = at.mean(axis=1).unstack("order")
+        moved = (at.iloc[:, -1] - at.iloc[:, 0]).abs().unstack("order")[pair].max(axis=1)
+        gap = (mean[pair[0]] - mean[pair[1]]).abs()
+        return Markdown(
+            f"- **Elsewhere?** Over steps {first:,} to {last:,} the mean test accuracies "
+            f"{findings.adverb(pair[1])} and {findings.adverb(pair[0])} lie "
+            f"{', '.join(f'{each:.3f}' for each in gap)} apart, seed by seed; over the same steps "
+            f"one of the two moves by {', '.join(f'{each:.3f}' for each in moved)}. It moves "
+            f"further than they lie apart on {int((moved > gap).sum())} of "
+            f"{stability.counted(len(gap), 'seed')}."
         )
 
     def training_losses(self) -> Markdown:
@@ -192,21 +230,26 @@ class Page:
         return figures.motion(self._motion(name).table)
 
     def motion_note(self) -> Markdown:
-        """Say what :meth:`motion` shows, in numbers."""
+        """Say what :meth:`motion` shows, in numbers, in the units of the figure."""
         words = {}
         for name in self.shown:
             shown = self._motion(name)
             at = shown.table[shown.table["step"] == shown.table["step"].max()]
+            at = at.assign(steps=at["moved"] / at["step_length"])
             mean = at.groupby("order").mean(numeric_only=True)
-            told = "; ".join(
-                f"{order}: {row['contraction_rate']:+.4f} a map, {row['moved']:.3g} and "
-                f"{row['predictions_moved']:.3g}"
+            contracting = at.assign(negative=at["contraction_rate"] < 0).groupby("order")
+            lines = "; ".join(
+                f"{order}: {row['contraction_rate']:+.4f} a map (below zero on "
+                f"{contracting['negative'].sum()[order]} of "
+                f"{stability.counted(int(contracting.size()[order]), 'seed')}), "
+                f"{row['steps']:.3g} lengths of the first step of the chain, and "
+                f"{row['predictions_moved']:.3g} in the predictions"
                 for order, row in mean.iterrows()
             )
             words[name] = (
                 f"{shown.note} At step {at['step'].max()}, mean over seeds: the contraction rate "
                 "along the replayed chain, how far one more step moves the iterate, and how far "
-                f"its predictions. {told}."
+                f"its predictions. {lines}."
             )
         return self._lines(words)
 
