@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from revlib.verdicts import findings
+from revlib.verdicts import findings, section_5
 from revlib.verdicts.findings import Times
 from revlib.verdicts.page import Page
 
@@ -140,3 +140,31 @@ def test_the_page_says_what_its_tables_say(tiny, tmp_path):
     heads = ("Varies less?", "Below a level first?", "At rest?", "Level and cost.")
     assert [line.split("**")[1] for line in lines] == list(heads)
     assert "no path diverged; all 32 points cost 203 maps with `tail(6)`" in lines[-1]
+
+
+def test_one_line_through_all_windows():
+    def measured(power):
+        rows = [
+            {"order": order, "seed": seed, "cost": cost, "calm": cost ** (power + 0.01 * seed)}
+            for seed in (-1, 0, 1)
+            for order, cost in (("forward", 1.0), ("windowed(5)", 3.0), ("windowed(20)", 10.5))
+        ]
+        return section_5.slopes(pd.DataFrame(rows), "calm")
+
+    assert measured(0.8).tolist() == pytest.approx([0.79, 0.8, 0.81])
+    for power, words in (
+        (0.8, "more slowly than the cost"),
+        (1.0, "about as fast as the cost"),
+        (1.3, "faster than the cost"),
+        (0.01, "perhaps not at all"),
+        (-0.5, "it falls"),
+    ):
+        assert findings.power(measured(power)).endswith(words)
+    assert findings.power(measured(0.8)[:2]).endswith(" of the cost (2 seeds)")
+
+
+@pytest.mark.parametrize(("side", "words"), [("lower", "lower ("), ("", "not different beyond")])
+def test_a_paired_difference_in_words(side, words):
+    row = pd.Series({"side": side, "difference": -0.1, "error": 0.02, "lower": 4, "seeds": 5})
+    assert findings.difference(row).startswith(words)
+    assert findings.difference(row).endswith("(-0.1 ± 0.02; lower on 4 of 5 seeds)")

@@ -81,7 +81,14 @@ def adverb(order: str) -> str:
     return order if order in ("forward", "backward") else f"with `{order}`"
 
 
-def less(what: str, verb: str, how: str, factors: pd.Series, orders: tuple[str, str]) -> str:
+def less(
+    what: str,
+    verb: str,
+    how: str,
+    factors: pd.Series,
+    orders: tuple[str, str],
+    words: tuple[str, str] = ("less", "*more*"),
+) -> str:
     """Return whether something is less with the second order than with the first.
 
     Parameters
@@ -92,8 +99,11 @@ def less(what: str, verb: str, how: str, factors: pd.Series, orders: tuple[str, 
         For each seed, how many times less.
     orders
         The first order and the second.
+    words
+        What it is said to be on either side: less and more, say, or lower and higher.
     """
     one, other = map(adverb, orders)
+    down, up = words
     times = Times.of(factors)
     how = f" {how}" if how else ""
     compared = f"{how} {other} than {one}"
@@ -102,12 +112,12 @@ def less(what: str, verb: str, how: str, factors: pd.Series, orders: tuple[str, 
             return f"how much {what} {verb}{how} is not recorded"
         return f"no ratio says how much {what} {verb}{how}: a path diverged or does not move"
     return {
-        "above": f"{what} {verb} {rounded(times.mean)} times less{compared} {times.interval()}",
-        "below": f"{what} {verb} {rounded(1 / times.mean)} times *more*{compared} "
+        "above": f"{what} {verb} {rounded(times.mean)} times {down}{compared} {times.interval()}",
+        "below": f"{what} {verb} {rounded(1 / times.mean)} times {up}{compared} "
         f"{times.interval(inverse=True)}",
         "alike": f"{what} {verb} as much{how} {other} as {one}: the ratio is {times}",
-        "open": f"whether {what} {verb} less{compared} is undecided: the ratio is {times}",
-        "few": f"too few seeds say whether {what} {verb} less{compared}: the ratio is {times}",
+        "open": f"whether {what} {verb} {down}{compared} is undecided: the ratio is {times}",
+        "few": f"too few seeds say whether {what} {verb} {down}{compared}: the ratio is {times}",
     }[times.side]
 
 
@@ -259,3 +269,32 @@ def listed(lines: Mapping[str, str] | Iterable[str]) -> str:
     if isinstance(lines, Mapping):
         lines = [f"**{name}**: {line}" for name, line in lines.items()]
     return "\n".join(f"- {line}" for line in lines)
+
+
+def difference(row: pd.Series) -> str:
+    """Return a row of :func:`revlib.verdicts.section_5.ends` as a paired difference, in words."""
+    side = row["side"] or "not different beyond chance"
+    return (
+        f"{side} ({row['difference']:+.2g} ± {row['error']:.1g}; lower on {row['lower']:.0f} of "
+        f"{counted(int(row['seeds']), 'seed')})"
+    )
+
+
+def power(slopes: pd.Series) -> str:
+    """Return the power of the cost with which something grows, one for each seed, in words."""
+    effect = intervals.of_seeds(slopes)
+    low, high = effect.ends()
+    words = f"{effect.mean:.2f}"
+    if effect.seeds < intervals.FEWEST:
+        return f"the power {words} of the cost ({counted(effect.seeds, 'seed')})"
+    words = (
+        f"the power {words} of the cost (95 % interval {low:.2f} to {high:.2f}; {effect.seeds} "
+        "seeds)"
+    )
+    if low > 1:
+        return f"{words}, faster than the cost"
+    if high < 0:
+        return f"{words}: it falls"
+    if low > 0 and high < 1:
+        return f"{words}, more slowly than the cost"
+    return f"{words}, perhaps not at all" if low <= 0 else f"{words}, about as fast as the cost"
