@@ -21,8 +21,8 @@ import torch
 from tqdm import tqdm
 
 from revlib.orders import Order
-from revlib.training import dense, processes
-from revlib.training.maps import Trainer, TrainingState
+from revlib.training import processes
+from revlib.training.maps import Trainer, TrainingState, learning_rate
 from revlib.training.sweep import Job
 from revlib.training.tasks import EVALUATION_CHUNK, Task
 
@@ -88,7 +88,7 @@ def growth(
     """
     if method not in METHODS:
         raise ValueError(f"'{method}' is not a method. Valid are: {', '.join(METHODS)}.")
-    if method == "tangent" and dense._learning_rate(task) is None:
+    if method == "tangent" and learning_rate(task) is None:
         raise ValueError(
             "The method 'tangent' is for plain SGD, whose map has the Jacobian 1 - h H. "
             "For other optimizers use 'chains'."
@@ -135,7 +135,7 @@ def motion(task: Task, order: Order, step: int) -> dict[str, float]:
     _apply(trainer, order.applied(step)[: -len(chain)])
     change = outputs[1] - outputs[0]
     rates = {"growth": growth(task, order, step)}
-    if dense._learning_rate(task) is not None:
+    if learning_rate(task) is not None:
         rates["tangent_growth"] = growth(task, order, step, "tangent")
     return rates | {
         "step_length": _step_length(trainer, chain[0], names),
@@ -230,7 +230,7 @@ def _carried(
     task: Task, trainer: Trainer, n: int, vector: list[torch.Tensor]
 ) -> list[torch.Tensor]:
     """Return a tangent vector after ``T_n``: ``v - h H v`` at the present state."""
-    h = dense._learning_rate(task)
+    h = learning_rate(task)
     model, (inputs, targets) = trainer.model(), task.batch(n)
     parameters = list(model.parameters())
     gradient = torch.autograd.grad(task.loss(model(inputs), targets), parameters, create_graph=True)
