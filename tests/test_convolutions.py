@@ -99,6 +99,16 @@ def test_a_convolution_of_any_form_takes_the_plain_steps(height, width, bias):
     assert_same_steps(problem, 2)
 
 
+@pytest.mark.parametrize(
+    ("kernel", "padding", "size", "expected"),
+    [(3, 1, (1, 1), True), (1, 0, (4, 3), True), (3, 1, (1, 2), False), (1, 1, (1, 1), False)],
+)
+def test_where_nothing_has_to_be_gathered(kernel, padding, size, expected):
+    layer = nn.Conv2d(2, 3, kernel, padding=padding)
+    (geometry,) = convolutions._geometries(layer, torch.zeros(1, 2, *size)).values()
+    assert geometry.pointwise == expected
+
+
 @pytest.mark.parametrize("padding", ["same", "valid"])
 @pytest.mark.parametrize("kernel", [2, 3, 4])
 def test_padding_by_name(padding, kernel):
