@@ -27,8 +27,8 @@ first step differs from the plain one; that is tried in double precision, since 
 cannot be foreseen, such as to draw random numbers in the order of the memory. One that uses a layer
 twice in a later step only makes that step fail, and needs ``strategy="eager"``.
 
-Tried and dropped, since they gained nothing: products for more positions; tap by tap, without any
-padding; oneDNN's products for MKL's; other chunks for evaluation; an allocator that keeps memory.
+Tried and dropped, since they gained little or nothing: products for more positions, oneDNN's
+products in the place of MKL's, other chunks for evaluation, and an allocator that keeps its memory.
 """
 
 from __future__ import annotations
