@@ -24,7 +24,11 @@ axis, pads with anything but zeros, or is of a class of its own. With momentum, 
 another optimizer a dead tap may move too, by a rule of its own: there the strategy does not apply
 at all, nor where anything has a hook, which could ask for a gradient. Neither does it where its
 first step differs from the plain one; that is tried in double precision, since a module can do what
-cannot be foreseen, such as to draw random numbers in the order of the memory.
+cannot be foreseen, such as to draw random numbers in the order of the memory. One that uses a layer
+twice in a later step only makes that step fail, and needs ``strategy="eager"``.
+
+Tried and dropped, since they gained little or nothing: products for more positions, oneDNN's
+products in the place of MKL's, other chunks for evaluation, and an allocator that keeps its memory.
 """
 
 from __future__ import annotations
@@ -152,7 +156,7 @@ class Geometry:
         """Whether each position of the output sees just its own of the input, by one tap."""
         sides = [self.meetings(side) for side in (0, 1)]
         return self.inputs[1:] == self.outputs[1:] and all(
-            len(met) == 1 and met[0].inputs == met[0].outputs == slice(0, size, 1)
+            [(each.outputs, each.inputs) for each in met] == [(slice(0, size), slice(0, size, 1))]
             for met, size in zip(sides, self.inputs[1:], strict=True)
         )
 
@@ -207,7 +211,7 @@ class _Plan:
         onward = torch.zeros_like(gathered)
         self.outputs = weight.new_empty(*geometry.outputs[1:], batch, len(weight))
         self.onward = onward
-        # From where in the images each block of the buffers comes, the largest first.
+        # From where in the images each block of the buffers comes.
         self.copies = [
             (
                 (rows, across.inputs),
@@ -217,7 +221,6 @@ class _Plan:
             for across in geometry.meetings(1)
             for put, rows in geometry.blocks
         ]
-        self.copies.sort(key=lambda copy: copy[1].numel(), reverse=True)
         # One product for each live row of the kernel, whose live part is a matrix in its place.
         kernel = weight.detach().permute(2, 0, 3, 1)[:, :, columns]
         self.products = [
