@@ -216,6 +216,14 @@ def test_two_opposite_points_meet_where_the_body_has_not_and_corners_know():
     assert drawn.cost == 5 * (2 * 2048 - 1)
 
 
+def test_the_farthest_corner_is_the_bound():
+    corners = np.array([[-1.0, -1.0], [7.0, -1.0], [-1.0, 3.0]])
+    drawn = samples.coupled(same(0.5, 0.0), corners, 1e-3, 2)
+    farthest = np.linalg.norm(corners - corners.mean(axis=0), axis=1).max()
+    np.testing.assert_allclose(drawn.bounds, 0.5**drawn.length * farthest)
+    assert drawn.length == 16
+
+
 def test_monotone_maps_are_certified_by_two_ends():
     generator = np.random.default_rng(2)
     x = generator.normal(size=(30, 1))
