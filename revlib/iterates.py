@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from revlib.orders import Order, Word
 
@@ -68,12 +68,19 @@ def check_recorded(record: Iterable[int] | None, steps: int) -> set[int]:
     Raises
     ------
     ValueError
-        If one of them lies outside that range.
+        If one of them lies outside that range, or is not a whole number.
     """
-    recorded = set(range(steps + 1)) if record is None else set(record)
+    recorded = set(range(steps + 1)) if record is None else set(map(_whole, record))
     outside = sorted(n for n in recorded if not 0 <= n <= steps)
     if outside:
         raise ValueError(
             f"Step {outside[0]} cannot be recorded: this run has the steps 0 to {steps}."
         )
     return recorded
+
+
+def _whole(step: Any) -> int:
+    """Return a step as a whole number; ``np.linspace`` gives some that are not of that type."""
+    if int(step) != step:
+        raise ValueError(f"Step {step} cannot be recorded: steps are whole numbers.")
+    return int(step)

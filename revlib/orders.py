@@ -21,6 +21,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any
 
 Word = tuple[range, ...]
 """Runs of letters, each up or down by 1, in order of application."""
@@ -124,7 +125,7 @@ def windowed(size: int) -> Order:
     ``w … 1 · 2w … w+1 · …``, and the last window from n down. A window of 1 is the forward order,
     a window as long as the run the backward one.
     """
-    _positive("A window's size", size)
+    size = whole("A window's size", size, 1)
     return Order(f"windowed({size})", lambda n: _backward_between(range(0, n, size), n))
 
 
@@ -133,9 +134,7 @@ def reset(*at: int) -> Order:
 
     ``r … 1 · n … r+1`` after a reset at r (Figures 3 and 13: ``reset(1000)``).
     """
-    for step in at:
-        _positive("A reset", step)
-    points = sorted({0, *at})
+    points = sorted({0, *(whole("A reset", step, 1) for step in at)})
     return Order(
         f"reset({', '.join(str(p) for p in points[1:])})",
         lambda n: _backward_between([p for p in points if p < n], n),
@@ -147,7 +146,7 @@ def switch(at: int) -> Order:
 
     ``1 2 … r · n … r+1``.
     """
-    _positive("A switch", at)
+    at = whole("A switch", at, 1)
     return Order(
         f"switch({at})",
         lambda n: [range(1, n + 1)] if n <= at else [range(1, at + 1), range(n, at, -1)],
@@ -161,7 +160,7 @@ def tail(length: int) -> Order:
     ending lies on one forward path, which takes N - m maps up to step N, and each step recorded
     there takes m more.
     """
-    _positive("A tail's length", length)
+    length = whole("A tail's length", length, 1)
     return Order(
         f"tail({length})",
         lambda n: [range(length + 1, n + 1), range(min(length, n), 0, -1)],
@@ -173,7 +172,7 @@ def reshuffled_tail(length: int) -> Order:
 
     What :func:`tail` would be without the fixed sequence.
     """
-    _positive("A tail's length", length)
+    length = whole("A tail's length", length, 1)
 
     def word(n: int) -> Iterator[range | int]:
         last = range(1, min(length, n) + 1)
@@ -188,7 +187,7 @@ def newest_tail(length: int) -> Order:
 
     ``1 … n-m · n … n-m+1``: what :func:`tail` would be if its maps did not stay the same.
     """
-    _positive("A tail's length", length)
+    length = whole("A tail's length", length, 1)
     return Order(
         f"newest_tail({length})",
         lambda n: [range(1, n - length + 1), range(n, max(n - length, 0), -1)],
@@ -343,6 +342,20 @@ def _backward_between(points: Iterable[int], end: int) -> Iterator[range]:
     yield from (range(high, low, -1) for low, high in pairwise([*points, end]))
 
 
-def _positive(what: str, value: int) -> None:
-    if not isinstance(value, int) or value < 1:
-        raise ValueError(f"{what} must be a whole number of steps, 1 or more; got {value!r}.")
+def whole(what: str, value: Any, at_least: int) -> int:
+    """Return a whole number of steps, of whatever kind it is (of NumPy's or torch's, say).
+
+    Raises
+    ------
+    ValueError
+        If it is none, or smaller than it may be.
+    """
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = -1
+    if isinstance(value, bool) or number < at_least:
+        raise ValueError(
+            f"{what} must be a whole number of steps, {at_least} or more; got {value!r}."
+        )
+    return number

@@ -137,12 +137,13 @@ def test_the_change_from_step_to_step_is_shown_beside_the_verdict(project, monke
     every = dataclasses.replace(TINY.sizes["paper"], every=1)
     monkeypatch.setitem(TINY.sizes, "paper", every)
     noise = np.random.default_rng(0).normal(size=(3, 32))
-    stored(steps=recorded, test_loss=paths(5 * noise, noise))
+    larger = [[5], [5.5], [4.5]] * noise
+    stored(steps=recorded, test_loss=paths(larger, noise))
     found = judge(claim(criterion="calmer", windows=((1, 32),), band=1.25))
     assert found.verdict == "reproduced"
     assert found.evidence.startswith("Spread about a smooth trend, forward divided by backward: 5 ")
     assert "Change from a step to the next, forward divided by backward: 5 " in found.evidence
-    assert np.allclose(np.exp(found.per_seed["effect"]), 5)
+    assert np.allclose(np.exp(found.per_seed["effect"]), [5, 5.5, 4.5])
 
 
 # Missing results

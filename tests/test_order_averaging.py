@@ -387,7 +387,12 @@ def test_differences_are_paired_by_seed():
     row = verdicts.difference(found, "test_loss", "a", "b").loc[2]
     assert row["mean"] == pytest.approx(-0.2)
     assert row["spread"] == pytest.approx(0.1 * math.sqrt(2))
-    assert (row["seeds"], row["lower"], row["less"]) == (2, 2, True)
+    assert (row["seeds"], row["lower"], row["less"]) == (2, 2, False)  # of two seeds
+
+
+def test_it_is_less_where_the_whole_interval_is():
+    found = table({"a": [(1, 1.0), (1, 1.5), (1, 1)], "b": [(1, 1.1), (1, 1.62), (1, 1.11)]})
+    assert verdicts.difference(found, "test_loss", "a", "b").loc[2, "less"]
     assert not verdicts.difference(found, "test_loss", "b", "a").loc[2, "less"]
 
 
@@ -397,13 +402,13 @@ def test_a_difference_within_the_spread_is_none():
         assert not verdicts.difference(found, "test_loss", *names).loc[2, "less"]
 
 
-def test_a_lost_training_ends_at_infinity():
+def test_a_training_that_diverges_ends_at_infinity():
     found = table({"a": [(1, 1.0), (1, 1.5)], "b": [(1, 1.1), (1, np.nan)], "c": [(1, 9)] * 2})
     found = found[(found["order"] != "c") | (found["step"] < 20)]  # it ended before
     against_a = verdicts.difference(found, "test_loss", "b", "a").loc[2]
     assert (against_a["mean"], against_a["lower"], against_a["less"]) == (np.inf, 0, False)
-    both_lost = verdicts.difference(found, "test_loss", "b", "c").loc[2]
-    assert (both_lost["lower"], both_lost["less"]) == (1, False)
+    both = verdicts.difference(found, "test_loss", "b", "c").loc[2]
+    assert (both["lower"], both["less"]) == (1, False)
 
 
 def test_progress_is_compared_at_equal_train_loss():

@@ -11,19 +11,21 @@ import yaml
 from tiny import MOTION, ORDERS, TINY
 
 from revlib import experiments, orders, runs
-from revlib.verdicts import claims, stability
+from revlib.store import results
+from revlib.verdicts import stability, tables
 from revlib.verdicts.page import Page
 
 WINDOW = (20, 22)  # the steps of the burst at preset sample
+RANGE = (16, 32)  # the second half of its steps
 ENDS = ORDERS[0], ORDERS[-1]  # the first and the last of the orders
 
 
 @pytest.fixture(autouse=True)
 def project(tiny, tmp_path):
     """A project with one chapter and one claim, in the current folder."""
-    claim = {"id": "a", "place": "Section 0", "statement": "It is calmer.", "experiment": "tiny"}
-    claim |= {"quantity": "test_loss", "orders": ["forward", "backward"], "windows": [[8, 32]]}
-    claim |= {"criterion": "calmer", "chapter": "none"}
+    claim = {"id": "a", "place": "Section 0", "statement": "It is lower.", "experiment": "tiny"}
+    claim |= {"quantity": "test_loss", "orders": ["forward", "backward"], "windows": [[24, 32]]}
+    claim |= {"criterion": "lower", "chapter": "none", "made_by": "paper"}
     for name, text in (
         ("book/_config.yml", ""),
         ("book/claims.yml", yaml.safe_dump([claim])),
@@ -49,6 +51,13 @@ def lines(axes, order):
     """Return what is drawn of an order: the values of each line with its name, ascending."""
     drawn = [line.get_ydata() for line in axes.lines if line.get_label() == order]
     return sorted(np.concatenate(drawn).tolist())
+
+
+def about_trend(table, quantity):
+    """Return the spread about a trend over the range: a row a seed, a column an order."""
+    inside = table[table["step"].between(*RANGE)].sort_values("step")
+    paths = inside.groupby(["seed", "order"])[["step", quantity]]
+    return paths.apply(lambda path: stability.about_trend(*path.to_numpy(float).T)).unstack()
 
 
 def values(table, order, column):
@@ -97,7 +106,7 @@ def test_what_the_reader_changes_reaches_everything(changes, words):
     )
 
     for order in ORDERS:
-        recorded = TINY.size("sample").recorded(order)
+        recorded = TINY.size("sample").recorded()
         cost = orders.named(order).cost(recorded)
         assert f"{order} {cost} for {len(recorded)} recorded points" in page.cost().data
     assert "this is a small experiment of another setting" in page.cost().data
@@ -139,11 +148,11 @@ def test_seeds_may_be_any_iterable():
     assert "; 1 seed, " in page.motion_note().data
 
 
-def test_fluctuation_is_that_of_the_burst_and_of_the_first_order_against_the_last():
+def test_fluctuation_is_that_of_the_second_half_and_of_the_first_order_against_the_last():
     page = Page("none", "tiny", "sample")
     table = page.first.table
     inside = table[table["step"].between(*WINDOW)]
-    assert (page.window, page.orders) == (WINDOW, ENDS)
+    assert (page.range, page.orders) == (RANGE, ENDS)
 
     for order in ENDS:
         upper, lower = (lines(ax, order) for ax in page.burst().axes[::2])  # two seeds
@@ -151,9 +160,15 @@ def test_fluctuation_is_that_of_the_burst_and_of_the_first_order_against_the_las
         assert upper == values(own, order, "test_loss")
         assert lower == values(own, order, "batch_loss")
 
-    spread = inside.groupby(["order", "seed"])[["test_loss", "train_loss", "batch_loss"]].std()
-    factor = spread.loc[ENDS[0]] / spread.loc[ENDS[1]]
-    found = page.spreads().set_index("quantity")["ratio"]
+    inside = table[table["step"].between(*RANGE)]
+    names = ["test_loss", "train_loss", "batch_loss"]
+    spread = {name: about_trend(table, name) for name in names}
+    factor = {name: own[ENDS[0]] / own[ENDS[1]] for name, own in spread.items()}
+    found = page.spreads().set_index(["window", "quantity"])["ratio"]
+    steps = found["step to step, steps 16 to 32"]
+    change = stability.compare(table, "test_loss", *RANGE, "change", ENDS)
+    assert steps["test_loss"] == pytest.approx(change.ratio)
+    found = found["about a trend, steps 16 to 32"]
     for name in factor:
         assert found[name] == pytest.approx(np.exp(np.log(factor[name]).mean()))
     (axes,) = page.ratios().axes
@@ -164,24 +179,36 @@ def test_fluctuation_is_that_of_the_burst_and_of_the_first_order_against_the_las
     told = page.levels().data
     level = inside.groupby(["order", "seed"])["test_loss"].mean()
     lower = int((level[ENDS[1]] < level["forward"]).sum())
-    calmer = stability.compare(table, "test_loss", *WINDOW, orders=ENDS)
+    calmer = stability.compare(table, "test_loss", *RANGE, "trend", ENDS)
     assert told == (
-        f"Over steps 20 to 22 the test loss spreads **{calmer}** less tail(6) than forward; "
-        f"seed by seed the factor is {factor['test_loss'][0]:.2g}, {factor['test_loss'][1]:.2g}. "
-        f"Its mean over these steps is lower tail(6) on {lower} of 2 seeds: "
+        f"Over steps 16 to 32 the test loss spreads **{calmer}** less about a smooth trend tail(6) "
+        f"than forward; seed by seed the factor is {factor['test_loss'][0]:.2g}, "
+        f"{factor['test_loss'][1]:.2g}. Its mean over these steps is lower tail(6) on {lower} of 2 "
+        "seeds: "
         f"{level[ENDS[1]].mean():.3f} against {level['forward'].mean():.3f} on average. "
         "No path diverged."
     )
     words = page.training_losses().data
-    assert f"forward spreads {found['train_loss']:.2g} times as much as tail(6) on the fix" in words
+    assert f"forward spreads {found['train_loss']:.2g} times as much about a smooth trend" in words
     assert f"and {found['batch_loss']:.2g} times as much on the batch applied last" in words
+
+
+def test_the_structure_function_is_that_of_the_second_half():
+    page = Page("none", "tiny", "sample")
+    [axes] = page.structure().axes
+    found = stability.structure(page.first.table, "test_loss", *RANGE, [1, 2, 4, 8, 16])
+    for order in ENDS:
+        own = found[found["order"] == order].groupby("lag")["moved"]
+        expected = np.sqrt(own.apply(lambda moved: (moved**2).mean())).dropna()
+        assert lines(axes, order)[: len(expected)] == pytest.approx(sorted(expected))
+        assert expected.index.tolist() == [1, 2, 4, 8, 16]
 
 
 def test_paths_that_diverge_are_counted():
     page = Page("none", "tiny", "sample", learning_rate=1e300)
     assert len(stability.divergence(page.first.table)) == 2 * len(ORDERS)
     none = (
-        "Over steps 20 to 22 forward and tail(6) cannot be compared: on each seed one of the two "
+        "Over steps 16 to 32 forward and tail(6) cannot be compared: on each seed one of the two "
         "does not move, or diverged."
     )
     assert page.levels().data == f"{none} 12 paths diverged."
@@ -194,7 +221,7 @@ def test_levels_are_compared_on_the_seeds_that_have_both():
     one = table[table["seed"] == 1]
     at = (table["order"] == "tail(6)") & (table["seed"] == 0) & (table["step"] >= 20)
     table.loc[at, ["test_loss", "train_loss"]] = np.nan
-    level = one[one["step"].between(*WINDOW)].groupby("order")["test_loss"].mean()
+    level = one[one["step"].between(*RANGE)].groupby("order")["test_loss"].mean()
     lower = int(level["tail(6)"] < level["forward"])
     assert page.levels().data.endswith(
         f"is lower tail(6) on {lower} of 1 seed: {level[ENDS[1]]:.3f} against "
@@ -230,15 +257,27 @@ def test_where_nothing_is_stored_the_sample_stands_in_and_says_so():
 def test_a_coarser_grid_is_for_the_curves_and_not_for_motion():
     page = Page("none", "tiny", "paper", [0], 16)
     assert set(page.first.table["step"]) == {0, 1, 16, 32}
-    assert page.window == (16, 32)
+    assert page.range == (16, 32)
     assert "Preset sample" in page.motion_note().data  # nothing is stored of it
+
+
+def test_at_the_papers_setting_the_range_is_that_of_the_claims(monkeypatch):
+    monkeypatch.setitem(
+        TINY.sizes, "paper", dataclasses.replace(TINY.sizes["paper"], every=1, steps=12)
+    )
+    path = results.root().with_name("claims.yml")
+    [claim] = yaml.safe_load(path.read_text())
+    path.write_text(yaml.safe_dump([claim | {"criterion": "calmer", "windows": [[3, 12]]}]))
+    runs.run("tiny", seeds=[0], progress=False)
+    assert Page("none", "tiny", "paper").range == (3, 12)
+    assert Page("none", "tiny", "sample", [0]).range == RANGE
 
 
 def test_the_verdicts_are_those_of_the_claims_whatever_is_shown():
     runs.run("tiny", progress=False)
     page = Page("none", "tiny", "sample", [0], learning_rate=0.2)
-    assert page.verdicts().data == claims.of_chapter("none")
-    assert "| It is calmer. (Section 0) |" in page.verdicts().data
+    assert page.verdicts().data == tables.of_chapter("none")
+    assert "| It is lower. (Section 0) |" in page.verdicts().data
     assert "not yet run" not in page.verdicts().data
 
 
@@ -267,10 +306,11 @@ def test_several_studies_stand_on_one_page(both):
         moved, "forward", "contraction_rate"
     )
 
-    found = page.spreads().set_index("quantity")["ratio"]
+    found = page.spreads()
+    found = found[found["window"].str.startswith("about")].set_index("quantity")["ratio"]
     for words, own in (("fashion_mnist", page.first.table), ("x^2", table)):
-        spread = own[own["step"].between(*WINDOW)].groupby("order")["test_loss"].std()
-        ratio = spread["forward"] / spread[ENDS[1]]
+        spread = about_trend(own, "test_loss")
+        ratio = (spread["forward"] / spread[ENDS[1]])[0]
         assert found[f"{words}, test_loss"] == pytest.approx(ratio)
     assert "fashion_mnist, test_accuracy" in found
     assert "x^2, test_accuracy" not in found

@@ -463,7 +463,7 @@ def test_sentences_tell_the_numbers_of_the_stored_results(stored):
     stored({"windows-figure-4": calm, "reset-figure-4": reset, "ranking-figure-4": wrong})
     first, second, third = verdicts.sentences().splitlines()
     assert "windows of 50 steps, the test loss changes 4 times less from step to step" in first
-    assert "(95 % interval 4 to 4) at 3.5 times the cost" in first  # steps 1202 to 1205: 2, 3, 4, 5
+    assert "from step to step at 3.5 times the cost" in first  # steps 1202 to 1205: 2, 3, 4, 5
     assert "it spreads 4 times less (MLP learning x², 3 seeds)" in first
     assert "do not look for it in the order" in second
     assert "1.5 times the test loss" in second
@@ -475,7 +475,7 @@ def test_sentences_tell_the_numbers_of_the_stored_results(stored):
 
 def test_a_lower_loss_turns_the_advice_round(stored):
     cost = {"forward": 100, "reset when better": 250}
-    reset = end("kept_loss", {"forward": [2, 2], "reset when better": [1, 1]}, cost=cost)
+    reset = end("kept_loss", {"forward": [2, 2, 2], "reset when better": [1, 1.1, 1]}, cost=cost)
     stored({"reset-figure-4": reset})
     first, second, third = verdicts.sentences().splitlines()
     assert "try it in the order" in second

@@ -5,12 +5,14 @@ import pandas as pd
 import pytest
 
 from revlib.verdicts.stability import (
+    about_trend,
     compare,
     divergence,
     fluctuation,
     geometric_mean,
     ratios,
     rounded,
+    structure,
     summary,
 )
 
@@ -87,12 +89,60 @@ def test_the_interval_covers_the_truth_as_often_as_it_says():
     assert 0.92 < covered / 400 < 0.98  # 95 %, give or take three standard errors
 
 
-def test_diverged_seeds_are_left_out_and_named():
-    paths = {(s, o): [0.0, 1.0] for s in (0, 1) for o in ("forward", "backward")}
-    paths |= {(2, "forward"): [0.0, np.inf], (2, "backward"): [0.0, 1.0]}
+def test_diverged_seeds_are_counted():
+    """The interval is then that of the sign test."""
+    paths = {(s, "backward"): [0.0, 1.0] for s in range(6)}
+    paths |= {(s, "forward"): [0.0, 2.0 + s] for s in range(5)}
+    paths |= {(5, "forward"): [0.0, np.inf]}
     found = compare(table(paths), "test_loss", 0, 1)
-    assert found.left_out == [2]
-    assert found.ratio == 1
+    assert found.ratios.tolist() == pytest.approx([2, 3, 4, 5, 6, np.inf])
+    assert found.ratio == pytest.approx(np.sqrt(20))  # the median of the logarithms
+    assert (found.low, found.high) == (pytest.approx(2), np.inf)
+    opposite = compare(table(paths), "test_loss", 0, 1, orders=("backward", "forward"))
+    assert opposite.ratios[5] == 0
+
+
+def test_it_is_a_tie_where_both_diverge_or_stand_still():
+    paths = {(0, o): [0.0, np.inf] for o in ("forward", "backward")}
+    paths |= {(1, o): [1.0, 1.0] for o in ("forward", "backward")}
+    assert compare(table(paths), "test_loss", 0, 1).ratios.tolist() == [1, 1]
+
+
+def test_the_spread_about_a_trend_by_hand():
+    n = np.arange(5.0)
+    noise = np.array([1, -2, 0, 2, -1.0])  # at right angles to 1 and n, and to n²
+    values = 3 - n + 0.5 * n**2 + noise
+    found = fluctuation(table({(0, "forward"): values}), "test_loss", 0, 4).iloc[0]
+    assert found["trend"] == pytest.approx(np.sqrt(noise @ noise / 2))
+    assert np.isnan(about_trend(n[:3], noise[:3]))
+    assert about_trend(n, noise * 0 + 0.1) == 0
+    assert about_trend(n, np.array([1, 2, np.inf, 3, 4])) == np.inf
+
+
+def test_the_spread_about_a_trend_is_that_of_the_noise_from_any_steps():
+    rng = np.random.default_rng(0)
+    steps = np.sort(rng.choice(2000, 20, replace=False))
+    found = [about_trend(steps, 1e-3 * steps + 2 * rng.normal(size=20)) for _ in range(400)]
+    assert np.sqrt(np.mean(np.square(found))) == pytest.approx(2, rel=0.05)
+    assert np.std(found) / 2 == pytest.approx(1 / np.sqrt(2 * 17), rel=0.15)
+
+
+def test_the_structure_function_by_hand():
+    path = table({(0, "forward"): [0.0, 1.0, 3.0, 3.0]}, steps=[0, 1, 2, 4])
+    found = structure(path, "test_loss", 0, 4, [1, 2, 3, 5]).set_index("lag")
+    assert found["pairs"].tolist() == [2, 2, 1, 0]
+    expected = [np.sqrt((1 + 4) / 2), np.sqrt((9 + 0) / 2), 2.0, np.nan]
+    assert found["moved"].tolist() == pytest.approx(expected, nan_ok=True)
+
+
+def test_the_structure_function_of_noise_is_flat_and_of_a_walk_grows_as_the_root():
+    rng = np.random.default_rng(0)
+    noise = rng.normal(size=4000)
+    found = structure(
+        table({(0, "noise"): noise, (0, "walk"): np.cumsum(noise)}), "test_loss", 0, 3999, [1, 16]
+    ).pivot(index="order", columns="lag", values="moved")
+    assert found.loc["noise", 16] / found.loc["noise", 1] == pytest.approx(1, rel=0.05)
+    assert found.loc["walk", 16] / found.loc["walk", 1] == pytest.approx(4, rel=0.1)
 
 
 def test_divergence_is_the_first_step_that_is_not_finite():
@@ -115,7 +165,10 @@ def test_divergence_is_the_first_step_that_is_not_finite():
     [
         (("loss", 0, 1), "no 'loss'. It has: test_loss"),
         (("test_loss", 7, 9), "No step between 7 and 9 is recorded; the table has steps 0 to 1"),
-        (("test_loss", 0, 1, "calm"), "'calm' is not a statistic. Valid are: spread, change"),
+        (
+            ("test_loss", 0, 1, "calm"),
+            "'calm' is not a statistic. Valid are: trend, spread, change",
+        ),
         (("test_loss", 0, 1, "spread", ("forward", "odd")), "no order 'odd'. It has: forward"),
     ],
 )

@@ -109,6 +109,7 @@ def judged(values, band=BAND):
         ([np.inf, -np.inf, 0, 0, 0, 0], "undecided"),
         ([0] * 5, "undecided"),  # neither moves: there is no spread to judge by
         ([1] * 3, "undecided"),
+        ([1, 1 + 1e-15, 1 - 1e-15], "undecided"),
         ([1] * 6, "reproduced"),
     ],
 )

@@ -10,6 +10,7 @@ from revlib.figures.plots import (
     growth,
     intervals,
     laws,
+    live_parameters,
     motion,
     paths,
     plane,

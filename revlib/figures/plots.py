@@ -307,6 +307,31 @@ def ratios(table: pd.DataFrame) -> Figure:
     return figure
 
 
+def live_parameters(table: pd.DataFrame) -> Figure:
+    """Draw how many parameters of each layer meet data, and how many never do.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        As `revlib.training.convolutions.census` returns it.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    figure, ax = plt.subplots(figsize=(_WIDTH, 0.9 + 0.2 * len(table)))
+    live, dead = sns.color_palette("colorblind", 2)
+    places = range(len(table))
+    ax.barh(places, table["live"] / 1e6, color=live, label="meet data")
+    rest = (table["parameters"] - table["live"]) / 1e6
+    ax.barh(places, rest, left=table["live"] / 1e6, color=dead, label="meet padding only")
+    ax.set_yticks(places, table["layer"])
+    ax.invert_yaxis()
+    ax.set_xlabel("million parameters")
+    _legend(figure, _handles([ax]))
+    return figure
+
+
 def growth(table: pd.DataFrame) -> Figure:
     """Draw how long whole runs took, against their length.
 

@@ -23,7 +23,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from revlib.training.maps import TrainingState
+from revlib.training.maps import TrainingState, learning_rate
 from revlib.training.tasks import Task
 
 STACK_BYTES = 6 * 2**20
@@ -42,8 +42,8 @@ def applies(task: Task) -> bool:
     ``nn.Flatten``), trained with plain SGD (no momentum, no weight decay) on the cross-entropy of
     class indices or the mean squared error, both with their default options.
     """
-    layers = _layers(task.model)
-    return bool(layers) and _learning_rate(task) is not None and _gradient(task, layers) is not None
+    layers = task.plain() and _layers(task.model)
+    return bool(layers) and learning_rate(task) is not None and _gradient(task, layers) is not None
 
 
 class DenseTrainer:
@@ -62,8 +62,7 @@ class DenseTrainer:
         self._model = copy.deepcopy(task.model)
         self._layers = _layers(self._model)
         self._gradient = _gradient(task, self._layers)
-        self._h = _learning_rate(task)
-        self._optimizer = task.optimizer(self._model.parameters()).state_dict()
+        self._h = learning_rate(task)
         size = sum(p.numel() * p.element_size() for p in self._model.parameters())
         self.chains = max(1, min(64, STACK_BYTES // size))
         # Weights with the inputs first, (chains, inputs, outputs): a step is then three products.
@@ -87,8 +86,7 @@ class DenseTrainer:
     def state(self) -> TrainingState:
         """Return a copy of the state of the first chain."""
         model = self.model()
-        parameters = {name: p.detach().clone() for name, p in model.named_parameters()}
-        return TrainingState(parameters, copy.deepcopy(self._optimizer))
+        return TrainingState({name: p.detach().clone() for name, p in model.named_parameters()})
 
     def load(self, state: TrainingState, chain: int = 0) -> None:
         """Make a copy of `state` the present state of a chain."""
@@ -104,6 +102,10 @@ class DenseTrainer:
             layer.weight.copy_(weight[chain, : layer.in_features, : layer.out_features].T)
             layer.bias.copy_(bias[chain, 0, : layer.out_features])
         return self._model
+
+    def evaluate(self, last: int | None = None, chain: int = 0) -> dict[str, float]:
+        """Return what is measured at the present state of a chain."""
+        return self.task.evaluate(self.model(chain), last)
 
     @torch.inference_mode()
     def apply(self, n: int, chains: int = 1) -> None:
@@ -157,11 +159,19 @@ def _layers(model: nn.Module) -> list[nn.Linear] | None:
 
 def _cross_entropy(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Return the gradient by the outputs, (chains, batch, classes), of each chain's mean loss."""
-    return (outputs.softmax(-1) - F.one_hot(targets, outputs.shape[-1])) / len(targets)
+    try:
+        classes = F.one_hot(targets, outputs.shape[-1])
+    except RuntimeError:  # there is no class -100: these examples are left out
+        counted = targets != -100
+        classes = F.one_hot(targets.where(counted, 0), outputs.shape[-1])
+        kept = counted[:, None] / counted.sum().clamp(min=1)
+        return (outputs.softmax(-1) - classes) * kept.to(outputs.dtype)
+    return (outputs.softmax(-1) - classes) / len(targets)
 
 
 def _mse(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    return (outputs - targets) * (2 / outputs[0].numel())
+    delta = (outputs - targets) * (2 / outputs[0].numel())
+    return delta.to(outputs.dtype)  # where the targets are of higher precision
 
 
 def _gradient(task: Task, layers: list[nn.Linear]) -> Callable | None:
@@ -177,18 +187,3 @@ def _gradient(task: Task, layers: list[nn.Linear]) -> Callable | None:
 def _is(loss: Callable, function: Callable, module: nn.Module) -> bool:
     """Return whether a loss is a function or its module with default options."""
     return loss is function or (type(loss) is type(module) and vars(loss) == vars(module))
-
-
-def _learning_rate(task: Task) -> float | None:
-    """Return the learning rate of plain SGD, None for any other optimizer."""
-    parameters = list(task.model.parameters())
-    if not parameters:
-        return None
-    optimizer = task.optimizer(parameters)
-    plain = {**torch.optim.SGD(parameters, lr=0.1).defaults, "lr": optimizer.defaults.get("lr")}
-    if type(optimizer) is not torch.optim.SGD or len(optimizer.param_groups) != 1:
-        return None
-    group = {name: value for name, value in optimizer.param_groups[0].items() if name in plain}
-    ways_to_do_the_same = {"foreach": None, "fused": None, "differentiable": False}
-    same = {**group, **ways_to_do_the_same} == {**plain, **ways_to_do_the_same}
-    return group["lr"] if same and isinstance(group["lr"], float) else None

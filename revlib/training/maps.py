@@ -6,17 +6,17 @@ The state may be a number, an array, a tensor, or the :class:`TrainingState` of 
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+import contextlib
+import functools
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import nn
 
-if TYPE_CHECKING:
-    from revlib.training.tasks import Task
+from revlib.training import batches, mementos
 
 
 @dataclass(frozen=True)
@@ -70,20 +70,54 @@ class TrainingState:
     model
         The module's parameters and buffers by name (batch norm's running statistics are among
         the buffers).
-    optimizer
-        The optimizer's state: momentum, Adam's moments, step counts, learning rates.
+    rest
+        What else is not as it was at the start, by its path (:mod:`revlib.training.mementos`): the
+        optimizer's momentum, Adam's moments, step counts, learning rates, schedules; attributes of
+        modules, of the loss, and of whatever hangs on them.
     """
 
     model: dict[str, torch.Tensor]
-    optimizer: dict[str, Any]
+    rest: dict[str, Any] = field(default_factory=dict)
 
     def nbytes(self) -> int:
         """Return how much memory the model's part takes; optimizers keep up to twice as much."""
-        return sum(value.nbytes for value in self.model.values())
+        return max(1, sum(value.nbytes for value in self.model.values()))
+
+
+class Trainable(Protocol):
+    """What a :class:`Trainer` has to know of a task."""
+
+    seed: int
+    restores: bool
+
+    def batch(self, n: int) -> Any:
+        """Return the batch ``B_n``, counted from 1."""
+
+    def make(self) -> Any:
+        """Return a working copy of all that is trained, at the start."""
+
+    def step(self, made: Any, batch: Any, outputs: Callable[[Any], Any]) -> None:
+        """Train a working copy on a batch."""
+
+    def measure(self, made: Any, last: int | None) -> dict[str, float]:
+        """Evaluate a working copy."""
+
+
+@dataclass
+class WorkingCopy:
+    """What an ordinary training loop works on."""
+
+    model: nn.Module
+    loss: Callable[[Any, Any], torch.Tensor]
+    optimizer: torch.optim.Optimizer
+
+
+class StepError(RuntimeError, ValueError):
+    """A training step that cannot be taken; the message says on which batch, and why."""
 
 
 class Trainer:
-    """One working copy of a task's model and optimizer, driven in place.
+    """One working copy of all that a task trains, driven in place.
 
     It replays training steps from any state, for any module and optimizer. The state of a network
     is large, so this copies it only when asked to; :class:`TrainingStep` wraps it as a pure map.
@@ -102,50 +136,100 @@ class Trainer:
 
     chains = 1
 
-    def __init__(self, task: Task):
+    def __init__(self, task: Trainable):
         self.task = task
-        self._model = copy.deepcopy(task.model).train()
-        self._optimizer = task.optimizer(self._model.parameters())
+        with mementos.seeded(task.seed * 1_000_003, [], python=True):
+            self._made = task.make()
+        ordinary = isinstance(self._made, WorkingCopy)
+        self._model = self._made.model if ordinary else self._made
+        self._optimizer = self._made.optimizer if ordinary else None
+        tensors = [tensor for _, tensor in self._tensors()]
+        self._cuda = list({t.device for t in tensors if t.device.type == "cuda"})
+        self._python = not mementos.only_torch(self._made)
+
+    @property
+    def working_copy(self) -> Any:
+        """What is trained, in place."""
+        return self._made
+
+    @functools.cached_property
+    def inventory(self) -> mementos.Inventory:
+        """What can be reached from the working copy, as it is when this is asked for first."""
+        ordinary = isinstance(self._made, WorkingCopy)
+        return mementos.Inventory(vars(self._made) if ordinary else {"made": self._made})
 
     def state(self) -> TrainingState:
         """Return a copy of the present state (of the first chain)."""
+        if self._optimizer is not None:
+            self._optimizer.zero_grad()  # each step begins with that
+        tensors = dict(self._tensors())
         return TrainingState(
-            {name: value.detach().clone() for name, value in self._tensors()},
-            copy.deepcopy(self._optimizer.state_dict()),
+            {name: value.detach().clone() for name, value in tensors.items()},
+            self.inventory.changes(tensors),
         )
 
     def load(self, state: TrainingState, chain: int = 0) -> None:
         """Make a copy of `state` the present state (of a chain)."""
-        with torch.no_grad():
-            for name, value in self._tensors():
-                value.copy_(state.model[name])
-        # The optimizer would go on with the very tensors it is given, and change them.
-        self._optimizer.load_state_dict(copy.deepcopy(state.optimizer))
+        self.inventory.restore(state.rest, state.model)
 
     def model(self, chain: int = 0) -> nn.Module:
         """Return the module at the present state of a chain, to be evaluated and not changed."""
         return self._model
+
+    def evaluate(self, last: int | None = None, chain: int = 0) -> dict[str, float]:
+        """Return what is measured at the present state of a chain, which stays as it is.
+
+        Parameters
+        ----------
+        last
+            The number of the batch that was applied last.
+        chain
+            Which chain.
+        """
+        before = self.state() if self.task.restores else None
+        with self._seeded(0):
+            measured = self.task.measure(self._made, last)
+        if before is not None:
+            self.load(before)
+        return measured
 
     def apply(self, n: int, chains: int = 1) -> None:
         """Apply the map ``T_n`` (to the first chains): an optimizer step on the n-th batch.
 
         The random numbers that a module draws while training (dropout) belong to the map, so
         they are the same whenever ``T_n`` is applied. The caller's random state is not touched.
+
+        Raises
+        ------
+        StepError
+            If the batch cannot be trained on.
         """
-        inputs, targets = self.task.batch(n)
-        seed = self.task.seed * 1_000_003 + n
-        cuda = [inputs.device] if inputs.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=cuda):
-            torch.default_generator.manual_seed(seed)  # torch.manual_seed is 20 times slower
-            for _ in cuda:
-                torch.cuda.manual_seed(seed)
-            self._optimizer.zero_grad()
-            self.task.loss(self._model(inputs), targets).backward()
-            self._optimizer.step()
+        self.advance(n, self.task.batch(n))
+
+    def advance(self, n: int, batch: Any) -> None:
+        """Take a step on a batch, with the random numbers of ``T_n``."""
+        _ = self.inventory  # of the start
+        try:
+            with self._seeded(n):
+                self.task.step(self._made, batch, self._outputs)
+        except Exception as error:
+            raise StepError(
+                f"The training step on batch {n} failed ({type(error).__name__}): "
+                f"{batches.why(error)}."
+            ) from error
+
+    def _seeded(self, n: int) -> contextlib.AbstractContextManager[None]:
+        return mementos.seeded(self.task.seed * 1_000_003 + n, self._cuda, self._python)
+
+    def _outputs(self, inputs: Any) -> Any:
+        return self._model(inputs)
 
     def _tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
-        yield from self._model.named_parameters()
-        yield from self._model.named_buffers()
+        if isinstance(self._model, nn.Module):
+            yield from self._model.named_parameters()
+            yield from self._model.named_buffers()
+        else:
+            yield from self.inventory.tensors()
 
 
 @dataclass(frozen=True)
@@ -168,3 +252,25 @@ class TrainingStep:
         self.trainer.load(state)
         self.trainer.apply(self.n)
         return self.trainer.state()
+
+
+def learning_rate(task: Any) -> float | None:
+    """Return the learning rate of plain SGD (no momentum, no weight decay), None for all else."""
+    if not isinstance(task.model, nn.Module):
+        return None
+    # Not the model's own: an optimizer may leave something hanging on what it is given.
+    parameters = [
+        nn.Parameter(p.detach(), requires_grad=p.requires_grad) for p in task.model.parameters()
+    ]
+    if not parameters:
+        return None
+    optimizer = task.optimizer(parameters)
+    plain = {**torch.optim.SGD(parameters, lr=0.1).defaults, "lr": optimizer.defaults.get("lr")}
+    if type(optimizer) is not torch.optim.SGD or len(optimizer.param_groups) != 1:
+        return None
+    if optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks:
+        return None
+    group = {name: value for name, value in optimizer.param_groups[0].items() if name in plain}
+    ways_to_do_the_same = {"foreach": None, "fused": None, "differentiable": False}
+    same = {**group, **ways_to_do_the_same} == {**plain, **ways_to_do_the_same}
+    return group["lr"] if same and isinstance(group["lr"], float) else None

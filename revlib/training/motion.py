@@ -21,10 +21,10 @@ import torch
 from tqdm import tqdm
 
 from revlib.orders import Order
-from revlib.training import dense, processes
-from revlib.training.maps import Trainer, TrainingState
+from revlib.training import evaluation, processes
+from revlib.training.maps import Trainer, TrainingState, learning_rate
 from revlib.training.sweep import Job
-from revlib.training.tasks import EVALUATION_CHUNK, Task
+from revlib.training.tasks import Task
 
 METHODS = ("chains", "tangent")
 
@@ -88,7 +88,7 @@ def contraction_rate(
     """
     if method not in METHODS:
         raise ValueError(f"'{method}' is not a method. Valid are: {', '.join(METHODS)}.")
-    if method == "tangent" and dense._learning_rate(task) is None:
+    if method == "tangent" and learning_rate(task) is None:
         raise ValueError(
             "The method 'tangent' is for plain SGD, whose map has the Jacobian 1 - h H. "
             "For other optimizers use 'chains'."
@@ -136,7 +136,7 @@ def motion(task: Task, order: Order, step: int) -> dict[str, float]:
     _apply(trainer, order.applied(step)[: -len(chain)])
     change = outputs[1] - outputs[0]
     rates = {"contraction_rate": contraction_rate(task, order, step)}
-    if dense._learning_rate(task) is not None:
+    if learning_rate(task) is not None:
         rates["tangent_contraction_rate"] = contraction_rate(task, order, step, "tangent")
     return rates | {
         "step_length": _step_length(trainer, chain[0], names),
@@ -231,7 +231,7 @@ def _carried(
     task: Task, trainer: Trainer, n: int, vector: list[torch.Tensor]
 ) -> list[torch.Tensor]:
     """Return a tangent vector after ``T_n``: ``v - h H v`` at the present state."""
-    h = dense._learning_rate(task)
+    h = learning_rate(task)
     model, (inputs, targets) = trainer.model(), task.batch(n)
     parameters = list(model.parameters())
     gradient = torch.autograd.grad(task.loss(model(inputs), targets), parameters, create_graph=True)
@@ -255,13 +255,16 @@ def _direction(task: Task) -> list[torch.Tensor]:
 def _scaled(near: TrainingState, far: TrainingState, factor: float) -> TrainingState:
     """Return the state at `factor` times the way from one state to another."""
     return TrainingState(
-        _between(near.model, far.model, factor), _between(near.optimizer, far.optimizer, factor)
+        _between(near.model, far.model, factor), _between(near.rest, far.rest, factor)
     )
 
 
 def _between(near: Any, far: Any, factor: float) -> Any:
     if isinstance(near, dict):
         return {key: _between(near[key], far[key], factor) for key in near}
+    if isinstance(near, (list, tuple)):
+        parts = [_between(a, b, factor) for a, b in zip(near, far, strict=True)]
+        return type(near)(*parts) if hasattr(near, "_fields") else type(near)(parts)
     if torch.is_tensor(near) and near.is_floating_point():
         return near + factor * (far - near)
     return near
@@ -275,10 +278,7 @@ def _norm(tensors: Iterable[torch.Tensor]) -> float:
     return math.sqrt(sum(t.double().square().sum().item() for t in tensors))
 
 
-@torch.inference_mode()
 def _outputs(task: Task, trainer: Trainer) -> torch.Tensor:
-    inputs, _ = next(iter(task.evaluation.values()))
-    model = trainer.model().eval()
-    outputs = torch.cat([model(x) for x in inputs.split(EVALUATION_CHUNK)])
-    model.train()
-    return outputs
+    model, examples = trainer.model(), next(iter(task.evaluation.values()))
+    with evaluation.evaluating(model):
+        return evaluation.outputs(model, *examples)

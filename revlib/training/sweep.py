@@ -9,8 +9,10 @@ What is computed is what :func:`revlib.iterates.iterates` defines. How:
 - **Strategy.** Leaves whose words end alike are advanced together where the strategy can do that:
   at each stage every chain that is still running applies the same map. ``"dense"``
   (:mod:`revlib.training.dense`) does it for dense ReLU networks under plain SGD, with a step
-  written by hand; ``"eager"`` (:class:`revlib.training.maps.Trainer`) takes any module and
-  optimizer, one chain at a time. The first that applies is chosen.
+  written by hand; ``"convolutions"`` (:mod:`revlib.training.convolutions`) rewrites the steps of
+  networks that convolve small images, also under plain SGD; ``"eager"``
+  (:class:`revlib.training.maps.Trainer`) takes any module and optimizer. These two have one chain
+  at a time. The first that applies is chosen.
 - **Workers.** Pieces of the plan go to processes with one thread each. So the numbers do not depend
   on how many there are; and small networks, which cannot keep several threads busy, gain by it
   (the chapter on performance says how much). With Dask the processes may be on many machines.
@@ -36,8 +38,8 @@ from torch import nn
 from tqdm import tqdm
 
 from revlib.iterates import check_recorded
-from revlib.orders import Node, Order, tree
-from revlib.training import dense, processes
+from revlib.orders import Node, Order, tree, whole
+from revlib.training import convolutions, dense, processes
 from revlib.training.maps import Trainer, TrainingState
 from revlib.training.tasks import Task
 
@@ -51,6 +53,10 @@ SLICE_SECONDS = 0.1  # after which a worker hands over the rows it has, at the e
 
 STRATEGIES: dict[str, tuple[Callable[[Task], bool], type]] = {
     "dense": (dense.applies, dense.DenseTrainer),
+    "convolutions": (
+        lambda task: task.plain() and convolutions.applies(task),
+        convolutions.ConvolutionTrainer,
+    ),
     "eager": (lambda task: True, Trainer),
 }
 
@@ -83,7 +89,8 @@ def trajectory(
     workers
         Processes that compute side by side, with one thread each; 1 means in this process.
     strategy
-        ``"dense"`` or ``"eager"``; by default the first that applies (see the module's text).
+        ``"dense"``, ``"convolutions"`` or ``"eager"``; by default the first that applies (see the
+        module's text).
     device
         Where to compute, ``"cuda"`` say; by default where the task's tensors are.
     progress
@@ -102,13 +109,17 @@ def trajectory(
     ------
     ValueError
         Before any work is done: if a recorded step lies outside the run, there are too few
-        batches, the order spells an impossible word, the model's output does not fit the loss, the
-        strategy does not apply, or the device is not there.
+        batches, the order spells an impossible word, the strategy does not apply, the device is not
+        there, or the task cannot be replayed exactly (:meth:`revlib.training.tasks.Task.check`).
     """
+    steps = whole("The number of steps", steps, 0)
     recorded = sorted(check_recorded(record, steps))
     tree(order, recorded)  # its words are possible
-    task = task if device is None else task.to(device)
     task.require(steps)
+    task = task if device is None else task.to(device)
+    task.check()
+    if not recorded:  # the columns are those of any step
+        return trajectory(task, order, 0, [0]).iloc[:0]
     with _source(task, workers) as source:
         jobs = [Job(source, task.seed, order, recorded, strategy)]
         rows = [row for rows in compute(jobs, workers, progress) for row in rows]
@@ -427,7 +438,7 @@ def _rows(piece: _Piece, trainer: Trainer, place: int, chain: int = 0) -> list[R
     if not node.steps:
         return []
     last = node.runs[-1][-1] if node.runs else None
-    measured = trainer.task.evaluate(trainer.model(chain), last)
+    measured = trainer.evaluate(last, chain)
     return [
         {"seed": job.seed, "order": job.order.name, "step": step} | measured for step in node.steps
     ]
@@ -444,7 +455,6 @@ def _working_copy(
     source: Callable[[], Task], strategy: str | None, thread: int
 ) -> tuple[Trainer, TrainingState]:
     task = source()
-    task.check()
     trainer = _strategy(task, strategy)(task)
     return trainer, trainer.state()
 

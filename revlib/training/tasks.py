@@ -6,72 +6,66 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import functools
-import itertools
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import inspect
+import operator
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import cloudpickle
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
+
+from revlib.training import batches, evaluation, trials
+from revlib.training.evaluation import Loss
+from revlib.training.maps import WorkingCopy
 
 Batch = tuple[torch.Tensor, torch.Tensor]
-Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-
-EVALUATION_CHUNK = 1000  # examples evaluated at once: bounds the memory
 
 LAST_BATCH = "batch"
 """The evaluation set that every iterate has besides those of its task: the batch applied last."""
 
-BY_BATCH = "_by_batch"
-"""Marks what was evaluated with the statistics of the evaluated examples (batch normalisation)."""
 
+class _Training:
+    """What tasks of all kinds have in common: batches, a seed, copies."""
 
-@dataclass
-class Task:
-    """A training problem for one seed.
+    batches: Any
+    seed: int
+    copies: bool
+    restores: bool
 
-    Parameters
-    ----------
-    model
-        Any module. Its present parameters and buffers are the start point theta(0). It is
-        copied, never changed.
-    loss
-        ``loss(model(inputs), targets)``, a scalar tensor; the mean over the examples it is given.
-    batches
-        The batches ``B_1, B_2, …`` as pairs ``(inputs, targets)``: a list, a ``DataLoader``, a
-        generator, or an object whose ``[n - 1]`` is ``B_n``. What can be run through only once
-        or comes shuffled anew is drawn once and kept, so that every order sees the same batches.
-    optimizer
-        Makes the optimizer from the parameters, for example
-        ``functools.partial(torch.optim.SGD, lr=0.1)``.
-    evaluation
-        The sets on which iterates are evaluated, by name: ``{"test": (inputs, targets)}``. The
-        name ``"batch"`` is taken by the batch that was applied last.
-    seed
-        Names the run in tables, and seeds what the model itself draws while training (dropout).
-    """
+    def __post_init__(self) -> None:
+        """Let streams be drawn once, and the seed be any whole number.
 
-    model: nn.Module
-    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-    batches: Iterable[Batch]
-    optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
-    evaluation: Mapping[str, Batch]
-    seed: int = 0
-    _drawn: list[Batch] = field(default_factory=list, init=False, repr=False)
-    _rest: Iterator[Batch] | None = field(default=None, init=False, repr=False)
+        Raises
+        ------
+        ValueError
+            If the seed is not a whole number, or the batches are none.
+        """
+        try:
+            self.seed = operator.index(self.seed)
+        except TypeError:
+            raise ValueError(f"The seed must be a whole number; got {self.seed!r}.") from None
+        if not hasattr(self.batches, "__getitem__"):
+            if not isinstance(self.batches, Iterable):
+                raise ValueError(
+                    "The batches must be a list, a loader or anything else that can be run "
+                    f"through; got a {type(self.batches).__name__}."
+                )
+            self.batches = batches.Stream(self.batches)
 
-    def batch(self, n: int) -> Batch:
+    def batch(self, n: int) -> Any:
         """Return the batch ``B_n``, counted from 1."""
-        if hasattr(self.batches, "__getitem__"):
-            return self.batches[n - 1]
-        self._draw(n)
-        return self._drawn[n - 1]
+        batch = self._as_taken(self.batches[n - 1], n)
+        return batches.copied(batch) if self.copies else batch
+
+    def _as_taken(self, batch: Any, n: int) -> Any:
+        return batch
 
     def require(self, steps: int) -> None:
         """Make sure that there are batches for that many steps.
@@ -81,9 +75,8 @@ class Task:
         ValueError
             If the stream of batches is shorter.
         """
-        if not hasattr(self.batches, "__getitem__"):
-            self._draw(steps)
-            available = len(self._drawn)
+        if isinstance(self.batches, batches.Stream):
+            available = self.batches.draw(steps)
         elif hasattr(self.batches, "__len__"):
             available = len(self.batches)
         else:
@@ -95,33 +88,167 @@ class Task:
                 "epochs: itertools.chain.from_iterable(loader for epoch in range(epochs))."
             )
 
+    def first(self) -> Any:
+        """Return the first batch, None if there is none."""
+        with contextlib.suppress(IndexError):
+            return self.batch(1)
+
     def check(self) -> None:
-        """Make sure that model, loss and batches fit together, by trying them on the first batch.
+        """Make sure that the task can be replayed exactly, by trying it (:mod:`.trials`).
+
+        A whole step, an evaluation of each set, and a second replay of that step from the same
+        state, which has to give the same bits. Nothing that is given is changed.
 
         Raises
         ------
         ValueError
-            If they do not.
+            If something does not work; it says what.
         """
-        if LAST_BATCH in self.evaluation:
+        trials.check(self)
+
+    def __copy__(self) -> Any:
+        """Return the same task; so does ``dataclasses.replace`` but for what it replaces."""
+        return dataclasses.replace(self)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        """Return a task with parts of its own, but for the batches drawn, which are shared."""
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.init}
+        return dataclasses.replace(self, **copy.deepcopy(fields, memo))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let a task be pickled that holds functions without a name, as most do."""
+        return _unpickled, (type(self), cloudpickle.dumps(vars(self)))
+
+
+def _unpickled(kind: type, content: bytes) -> Any:
+    task = object.__new__(kind)
+    vars(task).update(cloudpickle.loads(content))
+    return task
+
+
+@dataclass
+class Task(_Training):
+    """A training problem for one seed.
+
+    Parameters
+    ----------
+    model
+        Any module. Its present parameters and buffers are the start point theta(0). It is
+        copied, never changed. Or a function without arguments that makes it, the same each time:
+        the way out for what cannot be copied. Layers that are in evaluation mode, while the model
+        is not, are frozen: they stay in it.
+    loss
+        ``loss(model(inputs), targets)``, a scalar tensor. A loss that is an object is copied too.
+    batches
+        The batches ``B_1, B_2, …`` as pairs ``(inputs, targets)``: a list, a ``DataLoader``, a
+        generator, or an object whose ``[n - 1]`` is ``B_n``. What can be run through only once
+        or comes shuffled anew is drawn once and kept, so that every order sees the same batches.
+        Inputs and targets are tensors or NumPy arrays, or dictionaries, lists or tuples of them.
+    optimizer
+        Makes the optimizer from the parameters, for example
+        ``functools.partial(torch.optim.SGD, lr=0.1)``.
+    evaluation
+        The sets on which iterates are evaluated, by name: ``{"test": (inputs, targets)}``, or a
+        data set or loader of such pairs. The name ``"batch"`` is taken by the batch that was
+        applied last.
+    seed
+        Names the run in tables, and seeds what is drawn at random while training (dropout).
+    metrics
+        What else is measured on each set, by name: ``{"auc": f}`` with a number
+        ``f(model(inputs), targets)``.
+    """
+
+    model: nn.Module | Callable[[], nn.Module]
+    loss: Loss
+    batches: Iterable[Batch]
+    optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+    evaluation: Mapping[str, Any]
+    seed: int = 0
+    metrics: Mapping[str, Callable[[Any, Any], Any]] = field(default_factory=dict)
+    # Found by check(): whether batches are changed in place; whether evaluation leaves traces.
+    copies: bool = field(default=False, init=False, repr=False)
+    restores: bool = field(default=False, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Take the evaluation sets in whatever form they come.
+
+        Raises
+        ------
+        ValueError
+            If they have none that is known.
+        """
+        super().__post_init__()
+        if not isinstance(self.evaluation, Mapping):
             raise ValueError(
-                f"An evaluation set cannot be called '{LAST_BATCH}': that is the batch which was "
-                "applied last. Give it another name."
+                "The evaluation sets come by name, {'test': (inputs, targets)}; got a "
+                f"{type(self.evaluation).__name__}."
             )
-        inputs, targets = self.batch(1)
-        try:
-            with torch.no_grad(), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-                warnings.filterwarnings(
-                    "error", message="Using a target size"
-                )  # it would broadcast
-                loss = self.loss(copy.deepcopy(self.model)(inputs), targets)
-                if loss.numel() != 1:
-                    raise ValueError(f"the loss has the shape {tuple(loss.shape)}, not one value")
-        except Exception as error:
-            raise ValueError(
-                f"The model's output on the first batch does not fit the loss: {error}. Inputs "
-                f"have the shape {tuple(inputs.shape)}, targets {tuple(targets.shape)}."
-            ) from error
+        self.evaluation = {
+            name: batches.examples(name, given) for name, given in self.evaluation.items()
+        }
+
+    @staticmethod
+    def of(
+        make: Callable[[], Any],
+        step: Callable[[Any, Any], None],
+        evaluate: Callable[[Any], Mapping[str, float]],
+        batches: Iterable[Any],
+        seed: int = 0,
+    ) -> OwnTask:
+        """Return a task that is not a model with a loss and an optimizer, but anything else.
+
+        Parameters
+        ----------
+        make
+            Makes all that is trained, the same each time: models, optimizers, schedules.
+        step
+            ``step(made, batch)`` takes a training step, in place. All that it changes has to hang
+            on what `make` returned.
+        evaluate
+            ``evaluate(made)`` measures it: a number for each column of the table.
+        batches
+            Anything, in the forms that :class:`Task` takes.
+        seed
+            Names the run, and seeds what is drawn at random.
+
+        Examples
+        --------
+        A sum, in backward order:
+
+        >>> import revlib, types
+        >>> task = revlib.Task.of(
+        ...     make=lambda: types.SimpleNamespace(total=1.0),
+        ...     step=lambda made, batch: setattr(made, "total", made.total / 2 + batch),
+        ...     evaluate=lambda made: {"total": made.total},
+        ...     batches=[8.0, 4.0, 2.0],
+        ... )
+        >>> revlib.trajectory(task, revlib.backward(), 3)["total"].tolist()
+        [1.0, 8.5, 10.25, 10.625]
+        """
+        return OwnTask(make, step, evaluate, batches, seed)
+
+    def _as_taken(self, batch: Any, n: int) -> Any:
+        return batches.pair(batch, f"Batch {n}")
+
+    def plain(self) -> bool:
+        """Return whether only the model, the loss and the optimizer say what a step is.
+
+        Faster ways than a plain training loop need not look at anything else then: there are no
+        hooks, and a batch is a pair of tensors that nobody changes.
+        """
+        kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+        return (
+            isinstance(self.model, nn.Module)
+            and not (self.copies or self.restores)
+            and all(isinstance(part, torch.Tensor) for part in self.first() or (None,))
+            and not any(nn.modules.module.__dict__[f"_global{kind}"] for kind in kinds)
+            and not any(getattr(module, kind) for module in self.model.modules() for kind in kinds)
+            and not any("forward" in vars(module) for module in self.model.modules())
+            and not any(
+                parameter._backward_hooks or parameter._post_accumulate_grad_hooks
+                for parameter in self.model.parameters()
+            )
+        )
 
     def to(self, device: str) -> Task:
         """Return the same task on another device.
@@ -139,37 +266,106 @@ class Task:
                 f"The device '{device}' is not there ({str(error).splitlines()[0].rstrip('.')}). "
                 f"On this machine there is: {', '.join(there)}."
             ) from None
+        model, loss = self._parts()
+        made = not isinstance(self.model, nn.Module)
         return dataclasses.replace(
             self,
-            model=copy.deepcopy(self.model).to(device),
-            batches=_Moved(self, device),
-            evaluation={
-                name: (inputs.to(device), targets.to(device))
-                for name, (inputs, targets) in self.evaluation.items()
-            },
+            model=functools.partial(_made_on, self.model, device) if made else model.to(device),
+            loss=_loss_on(loss, device),
+            batches=batches.Moved(self.batches, device),
+            evaluation=batches.moved(self.evaluation, device),
         )
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Return what is pickled: of a stream that cannot be drawn again, the batches drawn."""
-        state = vars(self).copy()
-        if not hasattr(self.batches, "__getitem__"):
-            state |= {"batches": self._drawn, "_drawn": [], "_rest": None}
-        return state
+    def _parts(self) -> tuple[nn.Module, Loss]:
+        """Return a model and a loss that may be changed."""
+        if isinstance(self.model, nn.Module):
+            return _copied(self.model, self.loss)
+        model = self.model()
+        if not isinstance(model, nn.Module):
+            raise ValueError(
+                "The model must be a torch.nn.Module or a function that makes one; this one "
+                f"returned a {type(model).__name__}."
+            )
+        return model, _copied(None, self.loss)[1]
 
-    def _draw(self, n: int) -> None:
-        if self._rest is None:
-            self._rest = iter(self.batches)
-        self._drawn.extend(itertools.islice(self._rest, max(0, n - len(self._drawn))))
+    def make(self) -> WorkingCopy:
+        """Return a working copy of model, loss and optimizer, ready for training.
 
-    @torch.inference_mode()
-    def evaluate(self, model: nn.Module, last: int | None = None) -> dict[str, float]:
+        Raises
+        ------
+        ValueError
+            If the model cannot be copied, or the optimizer does not hold its parameters.
+        """
+        model, loss = self._parts()
+        if any(nn.parameter.is_lazy(value) for value in model.parameters()):
+            raise ValueError(
+                "The model has lazy layers, whose parameters have no shape yet. Run a batch "
+                "through it once, model(inputs), before it is given."
+            )
+        if not model.training:
+            model.train()
+        optimizer = self.optimizer(model.parameters())
+        groups = getattr(optimizer, "param_groups", None)
+        if groups is None:
+            raise ValueError(
+                "The optimizer must be a function that makes one from the parameters, "
+                "functools.partial(torch.optim.SGD, lr=0.1) say; this one returned a "
+                f"{type(optimizer).__name__}."
+            )
+        own = {id(parameter) for parameter in model.parameters()}
+        held = [parameter for group in groups for parameter in group["params"]]
+        foreign = [parameter for parameter in held if id(parameter) not in own]
+        if foreign:
+            raise ValueError(
+                f"The optimizer does not hold the parameters it was given: {len(foreign)} of "
+                f"{len(held)} are others, of shape {tuple(foreign[0].shape)} say. Make it from the "
+                "parameters that are handed over, which are those of a copy of the model; or use "
+                "revlib.Task.of, which makes model and optimizer together."
+            )
+        return WorkingCopy(model, loss, optimizer)
+
+    def step(self, made: WorkingCopy, batch: Batch, outputs: Callable[[Any], Any]) -> None:
+        """Take a training step in place.
+
+        Parameters
+        ----------
+        made
+            What is trained.
+        batch
+            On what.
+        outputs
+            The model, or what computes the same.
+        """
+        inputs, targets = batch
+
+        def closure() -> torch.Tensor:
+            made.optimizer.zero_grad()
+            loss = made.loss(outputs(inputs), targets)
+            loss.backward()
+            return loss
+
+        if _asks_for_a_closure(type(made.optimizer)):
+            made.optimizer.step(closure)
+        else:
+            closure()
+            made.optimizer.step()
+
+    def measure(self, made: WorkingCopy, last: int | None) -> dict[str, float]:
+        """Evaluate a working copy."""
+        return self.evaluate(made.model, last, made.loss)
+
+    def evaluate(
+        self, model: nn.Module, last: int | None = None, loss: Loss | None = None
+    ) -> dict[str, float]:
         """Return ``<set>_loss`` and, for classification, ``<set>_accuracy`` of a model.
 
-        The model is evaluated in evaluation mode and left in the mode it was in. The accuracy is
-        defined where the targets are whole numbers and the output has shape (examples, classes).
-        Batch normalisation then uses its running statistics; of a model that has it, each set is
-        also evaluated with the statistics of the evaluated examples (`EVALUATION_CHUNK` at once),
-        as ``<set>_loss_by_batch`` and ``<set>_accuracy_by_batch``.
+        The loss is that of the whole set, whatever it averages over. The model is evaluated in
+        evaluation mode and left in the mode it was in. The accuracy is defined where the targets
+        are classes (or left out by the loss, such as -100), and the output has one score for each:
+        shape (examples, classes). Then come ``<set>_<metric>`` of the task's metrics.
+        Batch normalisation uses its running statistics; of a model that has it, each set is also
+        evaluated with the statistics of the evaluated examples (`EVALUATION_CHUNK` at once), as
+        ``<set>_loss_by_batch`` and ``<set>_accuracy_by_batch``.
 
         Parameters
         ----------
@@ -177,58 +373,101 @@ class Task:
             The model.
         last
             The number of the batch that was applied last, which is then a further set, ``batch``.
+        loss
+            Another one than the task's, by default that.
         """
-        sets = dict(self.evaluation)
-        if last is not None:
-            sets[LAST_BATCH] = self.batch(last)
-        normalising = [m for m in model.modules() if isinstance(m, _BatchNorm)]
-        training = model.training
-        model.eval()
-        measured = {}
-        for name, examples in sets.items():
-            measured |= self._evaluate(model, name, examples, "")
-        if normalising:
-            tracked = [m.track_running_stats for m in normalising]
-            for (
-                module
-            ) in normalising:  # in this state it uses no running statistics, and keeps them
-                module.train()
-                module.track_running_stats = False
-            for name, examples in self.evaluation.items():
-                measured |= self._evaluate(model, name, examples, BY_BATCH)
-            for module, was in zip(normalising, tracked, strict=True):
-                module.track_running_stats = was
-        model.train(training)
-        return measured
-
-    def _evaluate(
-        self, model: nn.Module, name: str, examples: Batch, suffix: str
-    ) -> dict[str, float]:
-        inputs, targets = examples
-        loss, correct = 0.0, 0.0
-        parts = inputs.split(EVALUATION_CHUNK), targets.split(EVALUATION_CHUNK)
-        for x, y in zip(*parts, strict=True):
-            output = model(x)
-            loss += self.loss(output, y).item() * len(x)
-            classifies = output.ndim == 2 and y.ndim == 1 and not y.is_floating_point()
-            if classifies:
-                correct += (output.argmax(1) == y).sum().item()
-        measured = {f"{name}_loss{suffix}": loss / len(inputs)}
-        if classifies:
-            measured[f"{name}_accuracy{suffix}"] = correct / len(inputs)
-        return measured
+        sets = self.evaluation
+        if self.copies:
+            sets = {name: batches.copied(examples) for name, examples in sets.items()}
+        newest = {} if last is None else {LAST_BATCH: self.batch(last)}
+        return evaluation.measured(model, loss or self.loss, sets, newest, self.metrics)
 
 
-@dataclass(frozen=True)
-class _Moved:
-    """The batches of a task, on another device."""
+@dataclass
+class OwnTask(_Training):
+    """A task of any kind; made by :meth:`Task.of`, which describes the parameters."""
 
-    task: Task
-    device: str
+    make: Callable[[], Any]
+    take: Callable[[Any, Any], None]
+    evaluation: Callable[[Any], Mapping[str, float]]
+    batches: Iterable[Any]
+    seed: int = 0
+    copies: bool = field(default=False, init=False, repr=False)
+    restores: bool = field(default=False, init=False, repr=False)
 
-    def __getitem__(self, index: int) -> Batch:
-        inputs, targets = self.task.batch(index + 1)
-        return inputs.to(self.device), targets.to(self.device)
+    def step(self, made: Any, batch: Any, outputs: Any) -> None:
+        """Take a training step in place."""
+        self.take(made, batch)
+
+    def measure(self, made: Any, last: int | None) -> dict[str, float]:
+        """Evaluate what is trained."""
+        return {name: float(value) for name, value in self.evaluation(made).items()}
+
+    def plain(self) -> bool:
+        """Return False: nothing is known of its steps."""
+        return False
+
+    def to(self, device: str) -> OwnTask:
+        """Refuse: only `make` knows where things are.
+
+        Raises
+        ------
+        ValueError
+            Always.
+        """
+        raise ValueError(
+            f"A task of one's own is not moved to '{device}': let make and step put things there."
+        )
+
+
+def _copied(model: nn.Module | None, loss: Loss) -> tuple[Any, Any]:
+    """Return copies of a model and its loss, which may know of each other.
+
+    Raises
+    ------
+    ValueError
+        If they cannot be copied, or lose something by it.
+    """
+    what = "model"
+    try:
+        memo: dict[int, Any] = {}
+        copy_of_model = copy.deepcopy(model, memo)
+        what = "loss"
+        copy_of_loss = copy.deepcopy(loss, memo)
+    except Exception as error:
+        way_out = trials.WAY_OUT if what == "model" else "Give a function in its place."
+        raise ValueError(f"The {what} cannot be copied: {batches.why(error)}. {way_out}") from error
+    if model is not None:
+        reason = None
+        if any(not parameter.is_leaf for parameter in copy_of_model.parameters()):
+            reason = "its parameters do not come out as parameters, as with torch.jit.script"
+        elif any(p._backward_hooks or p._post_accumulate_grad_hooks for p in model.parameters()):
+            reason = "hooks on its parameters would be lost"
+        if reason:
+            raise ValueError(f"The model cannot be copied: {reason}. {trials.WAY_OUT}")
+    return copy_of_model, copy_of_loss
+
+
+def _made_on(make: Callable[[], nn.Module], device: str) -> nn.Module:
+    return make().to(device)
+
+
+def _loss_on(loss: Loss, device: str) -> Loss:
+    """Return a loss with what it holds on another device."""
+    if isinstance(loss, functools.partial):
+        return functools.partial(
+            loss.func,
+            *batches.moved(loss.args, device),
+            **batches.moved(loss.keywords, device),
+        )
+    return loss.to(device) if isinstance(loss, nn.Module) else loss
+
+
+@functools.cache
+def _asks_for_a_closure(kind: type) -> bool:
+    """Return whether an optimizer's step evaluates the loss itself, as that of LBFGS does."""
+    parameters = list(inspect.signature(kind.step).parameters.values())
+    return len(parameters) > 1 and parameters[1].default is inspect.Parameter.empty
 
 
 @dataclass(frozen=True)

@@ -79,13 +79,14 @@ class Judged:
 def of_seeds(values: pd.Series) -> Effect:
     """Return the effect whose values on the seeds are given.
 
-    The interval is Student's. Where a value is infinite, or all are the same, the seeds have no
-    standard deviation that could be used: then it is the interval of the median that belongs to
-    the exact sign test, whose ends are two of the ordered values.
+    The interval is Student's. Where a value is infinite, or all are the same up to rounding, the
+    seeds have no standard deviation that could be used: then it is the interval of the median that
+    belongs to the exact sign test, whose ends are two of the ordered values.
     """
     values = np.sort(values.to_numpy(float))
     count = len(values)
-    if np.isfinite(values).all() and (count < 2 or values[0] < values[-1]):
+    finite = np.isfinite(values).all()
+    if finite and (count < 2 or np.ptp(values) > 1e-9 * np.abs(values).max()):
         mean, spread = values.mean(), values.std(ddof=1) if count > 1 else np.inf
 
         def student(n: np.ndarray, error: float) -> tuple[np.ndarray, np.ndarray]:

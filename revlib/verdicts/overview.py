@@ -197,6 +197,45 @@ def _in_both(motion: pd.DataFrame) -> pd.DataFrame:
     return both[both.groupby(["seed", "step"])["order"].transform("nunique") == len(ORDERS)]
 
 
+HALF = (1000, 2000)
+"""The second half of the runs of :func:`not_at_rest`."""
+
+
+def not_at_rest() -> str:
+    """Return how far paths of the MLP on Fashion-MNIST move while their law does, in Markdown.
+
+    A row for each of Figures 3, 7 and 10, which share their setting, from what is stored of the
+    preset ``paper``: the mean test loss over the seeds at both ends of the second half, and the
+    spread over it of the forward path divided by that of the backward one, of the values as they
+    are and about a smooth trend.
+    """
+    lines = [
+        f"| | mean test loss at step {HALF[0]} | at step {HALF[1]} | spread, forward / other "
+        "| about a trend |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for name, other in (
+        ("figure-3", "backward"),
+        ("figure-7", "backward"),
+        ("figure-10", "switch(1000)"),
+    ):
+        table = runs.stored(name)
+        table = table[table["order"].isin(("forward", other)) & table["step"].between(*HALF)]
+        words = f"{name.replace('-', ' ').capitalize()}, forward and {other}"
+        if not set(HALF) <= set(table["step"]):
+            lines.append(f"| {words} | not yet run | | | |")
+            continue
+        means = table.groupby(["step", "order"])["test_loss"].mean().unstack()
+        ends = [f"{means.loc[n, 'forward']:.2f} and {means.loc[n, other]:.2f}" for n in HALF]
+        orders = ("forward", other)
+        found = [
+            stability.compare(table, "test_loss", *HALF, statistic, orders)
+            for statistic in ("spread", "trend")
+        ]
+        lines.append(f"| {words} | {ends[0]} | {ends[1]} | {found[0]} | {found[1]} |")
+    return "\n".join(lines)
+
+
 # What to do
 
 
@@ -394,12 +433,17 @@ def _apart(**changes: str) -> pd.DataFrame | None:
     return motion.pivot(index=["seed", "step"], columns="order", values="moved")
 
 
-_NOT_CALMER = {"low": 1, "high": 1}
+_NOT_CALMER = {"low": 1, "high": 1, "seeds": intervals.FEWEST}
 """A ratio of spreads that says nothing."""
 
 
 def _below(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool | None:
-    """Return whether a ratio of spreads is below another; None where their intervals overlap."""
+    """Return whether a ratio of spreads is below another.
+
+    None where their intervals overlap, or the seeds of one are too few.
+    """
+    if min(one["seeds"], other["seeds"]) < intervals.FEWEST:
+        return None
     if one["high"] < other["low"]:
         return True
     return False if one["low"] > other["high"] else None
@@ -421,9 +465,9 @@ def _above_one(ratios: pd.Series) -> bool | None:
 
 
 def _told(ratios: pd.Series) -> str:
-    mean, low, high = stability.geometric_mean(ratios)
-    interval = f" ({low:.2g} to {high:.2g})" if np.isfinite(low) else ""
-    return f"{mean:.2g}{interval}, {stability.counted(len(ratios), 'seed')}"
+    mean, *ends = stability.geometric_mean(ratios)
+    words = f"{stability.rounded(mean)}{stability.interval(*ends)}"
+    return f"{words}, {stability.counted(len(ratios), 'seed')}"
 
 
 def _calmer(run: dict[str, Any]) -> str:

@@ -127,8 +127,8 @@ def sentence() -> str:
         f"of the iterates moves {words(average['calmer'])} times less than forward training in "
         f"the last steps and ends with a test loss of {average['loss']:.2f}, linear decay of the "
         f"learning rate {words(decay['calmer'])} times less, with {decay['loss']:.2f}; backward "
-        f"training moves {words(back['calmer'])} times less (95 % interval {words(back['low'])} "
-        f"to {words(back['high'])}) and ends with {back['loss']:.2f}, and its whole path costs "
-        f"{words(back['path'])} forward runs (MLP on Fashion-MNIST, "
+        f"training moves {words(back['calmer'])} times less"
+        f"{stability.interval(back['low'], back['high'])} and ends with {back['loss']:.2f}, and "
+        f"its whole path costs {words(back['path'])} forward runs (MLP on Fashion-MNIST, "
         f"{stability.counted(found.table['seed'].nunique(), 'seed')})."
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 
 from revlib import orders, runs
@@ -43,6 +44,30 @@ def windows(table: pd.DataFrame, quantity: str = "test_loss") -> pd.DataFrame:
         }
         rows.append(pd.DataFrame(measured).reset_index().assign(order=name))
     return pd.concat(rows).sort_values(["cost", "seed"], ignore_index=True)
+
+
+def slopes(measured: pd.DataFrame, what: str) -> pd.Series:
+    """Return the power of its cost with which a window gains, from one line through all of them.
+
+    On each seed a line through forward training, where cost and gain are 1, is fitted to the
+    logarithms of the gain of all windows. A slope of 1: it gains as much as it costs.
+
+    Parameters
+    ----------
+    measured
+        What :func:`windows` returns.
+    what
+        The gain: ``"calm"`` or ``"steady"``.
+
+    Returns
+    -------
+    pandas.Series
+        The slope by seed.
+    """
+    inside = measured[measured["order"] != "forward"]
+    x, y = np.log(inside["cost"]), np.log(inside[what])
+    seed = inside["seed"]
+    return (x * y).groupby(seed).sum() / (x * x).groupby(seed).sum()
 
 
 def ends(table: pd.DataFrame, quantity: str, against: str) -> pd.DataFrame:
@@ -139,13 +164,14 @@ def _on_calm(name: str, window: int) -> str:
         return _missing(name)
     found = windows(table)
     own = found[found["order"] == f"windowed({window})"]
-    calm, low, high = map(stability.rounded, stability.geometric_mean(own["calm"]))
+    calm, *ends = stability.geometric_mean(own["calm"])
     steady = stability.geometric_mean(own["steady"])[0]
     cost = own["cost"].iloc[0]
     return (
         "If you want a curve that does not jump from one step to the next: backward in windows of "
-        f"{window} steps, the test loss changes {calm} times less from step to step (95 % interval "
-        f"{low} to {high}) at {stability.rounded(cost)} times the cost of forward training, and "
+        f"{window} steps, the test loss changes {stability.rounded(calm)} times less from step to "
+        f"step{stability.interval(*ends)} at {stability.rounded(cost)} times the cost of forward "
+        "training, and "
         f"over several windows it spreads {stability.rounded(steady)} times less (MLP learning "
         f"x², {stability.counted(len(own), 'seed')})."
     )

@@ -152,10 +152,13 @@ class Comparison:
 
     def __str__(self) -> str:
         """Return the ratio in words."""
-        text = f"{rounded(self.ratio)} times, on {counted(len(self.ratios), 'seed')}"
-        if np.isfinite(self.low):
-            text += f" (95 % interval {rounded(self.low)} to {rounded(self.high)})"
-        return text
+        seeds = counted(len(self.ratios), "seed")
+        return f"{rounded(self.ratio)} times, on {seeds}{interval(self.low, self.high)}"
+
+
+def interval(low: float, high: float) -> str:
+    """Return a 95 % interval in words, in brackets; nothing where there is none."""
+    return "" if np.isnan(low) else f" (95 % interval {rounded(low)} to {rounded(high)})"
 
 
 def rounded(value: float) -> str:

@@ -1,0 +1,476 @@
+"""Mementos: all that training can change in a working copy, as a value, and put back in place.
+
+A training step may change more than parameters and buffers: what an optimizer remembers, a counter
+in an attribute, a scheduler that hangs on a hook, the content of a closure, a generator of random
+numbers. An :class:`Inventory` lists every object that can be reached from the working copy when it
+is made, by its path from there. A state then tells, for each object on the list that is not as it
+was at the start, what it holds now. Objects on the list are restored in place, so whoever points at
+them goes on to do so; what was added later is made anew.
+
+Paths are the same in every process that makes the same working copy; so states can travel.
+Not seen is what Python code cannot look into (open files, iterators, locks) and what hangs on no
+object (global variables). :meth:`revlib.training.tasks.Task.check` finds by a second replay whether
+that matters.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import enum
+import functools
+import random
+import sys
+import types
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+Changes = dict[str, Any]
+
+
+class Ref(NamedTuple):
+    """Stands for an object in the content of another one: its path."""
+
+    path: str
+
+
+class Made(NamedTuple):
+    """Stands for a tuple that holds objects."""
+
+    kind: type
+    parts: tuple
+
+
+class Name(NamedTuple):
+    """Stands for the values of a tensor that are kept by its name."""
+
+    name: str
+
+
+class New(NamedTuple):
+    """An object that was not there at the start."""
+
+    kind: type
+    content: Any
+
+
+_CONTAINERS = (dict, list, set, collections.deque, bytearray)
+_GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
+_LINKS = (types.FunctionType, types.MethodType, types.BuiltinMethodType, functools.partial)
+_SEEN = (torch.Tensor, nn.Module, np.ndarray, *_CONTAINERS, *_GENERATORS, types.CellType)
+_ATOMS = frozenset({type(None), bool, int, float, str})
+_SHUT = (type, types.ModuleType, enum.Enum, np.generic, torch.dtype, torch.device)
+
+
+class _Nothing:
+    """What an empty cell holds."""
+
+
+@functools.cache
+def _followed(kind: type) -> bool:
+    """Return whether objects of a type are listed: they have content that may change."""
+    if issubclass(kind, (*_SEEN, *_LINKS, types.SimpleNamespace)):
+        return True
+    room = kind.__module__.partition(".")[0]
+    shut = issubclass(kind, (*_SHUT, tuple)) or room in sys.stdlib_module_names
+    return not shut and not kind.__module__.startswith("torch._")
+
+
+class Inventory:
+    """All objects that can be reached from some roots, by their path, and what they held then.
+
+    Parameters
+    ----------
+    roots
+        Where to begin, by name.
+    """
+
+    def __init__(self, roots: Mapping[str, Any]):
+        self.things: dict[str, Any] = {}
+        self._refs: dict[int, Ref] = {}
+        self._start: Changes = {}
+        waiting: list[str] = []
+
+        def met(thing: Any, path: str, key: Any) -> Any:
+            if id(thing) not in self._refs:
+                path = _below(path, key)
+                self.things[path], self._refs[id(thing)] = thing, Ref(path)
+                waiting.append(path)
+            return self._refs[id(thing)]
+
+        for name, root in roots.items():
+            _encoded(root, met, "", name)
+        for path in waiting:
+            self._start[path] = _content(self.things[path], met, path)
+
+    def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Yield the tensors that were there at the start, by path."""
+        return ((p, thing) for p, thing in self.things.items() if isinstance(thing, torch.Tensor))
+
+    def changes(self, named: Mapping[str, torch.Tensor]) -> Changes:
+        """Return what is not as it was at the start.
+
+        Parameters
+        ----------
+        named
+            Tensors whose values the caller keeps, by name.
+        """
+        names = {id(tensor): Name(name) for name, tensor in named.items()}
+        added: dict[int, tuple[str, Any]] = {}
+
+        def met(thing: Any, path: str, key: Any) -> Any:
+            if id(thing) in self._refs:
+                return self._refs[id(thing)]
+            if id(thing) not in added:
+                added[id(thing)] = "new " + _below(path.removeprefix("new "), key), thing
+            return Ref(added[id(thing)][0])
+
+        found = {}
+        for path, thing in self.things.items():
+            content = _content(thing, met, path, names)
+            if not _unchanged(content, self._start[path]):
+                found[path] = content
+        done = 0
+        while done < len(added):
+            for path, thing in list(added.values())[done:]:
+                found[path] = New(type(thing), _content(thing, met, path, names))
+                done += 1
+        return found
+
+    def restore(self, changes: Changes, values: Mapping[str, torch.Tensor]) -> None:
+        """Let everything be as it was when `changes` were noted.
+
+        Parameters
+        ----------
+        changes
+            From :meth:`changes`, of this inventory or one of an equal working copy.
+        values
+            The values of the tensors that have names.
+        """
+        new = {path: noted for path, noted in changes.items() if isinstance(noted, New)}
+        made = {path: _made(*noted, values) for path, noted in new.items()}
+
+        def here(part: Any) -> Any:
+            if type(part) is Ref:
+                return made[part.path] if part.path in made else self.things[part.path]
+            if type(part) is Made:
+                parts = [here(each) for each in part.parts]
+                return part.kind(*parts) if hasattr(part.kind, "_fields") else part.kind(parts)
+            return part
+
+        def met(thing: Any, path: str, key: Any) -> Any:
+            return self._refs.get(id(thing), _Nothing)  # which is not what is to be there
+
+        with torch.no_grad():
+            for path, thing in self.things.items():
+                content = changes.get(path, self._start[path])
+                if not _unchanged(_content(thing, met, path), content):
+                    _fill(thing, content, here, values)
+            for path, noted in new.items():
+                _fill(made[path], noted.content, here, values)
+
+
+def _below(path: str, key: Any) -> str:
+    return f"{path}.{key}" if path else str(key)
+
+
+def _encoded(thing: Any, met: Any, path: str, key: Any) -> Any:
+    """Return what stands for an object in a content: itself, if it cannot change."""
+    if isinstance(thing, tuple):
+        parts = tuple(_encoded(each, met, path, f"{key}.{i}") for i, each in enumerate(thing))
+        same = all(part is each for part, each in zip(parts, thing, strict=True))
+        return thing if same else Made(type(thing), parts)
+    return met(thing, path, key) if _followed(type(thing)) else thing
+
+
+def _attributes(thing: Any) -> dict[str, Any]:
+    """Return an object's attributes, but for those that its class says are no state."""
+    has_dict, slots, left_out = _kept(type(thing))
+    if not has_dict and not slots:
+        return {}
+    found = dict(thing.__dict__) if has_dict else {}
+    for name in left_out:
+        found.pop(name, None)
+    for name in slots:
+        if hasattr(thing, name):
+            found[name] = getattr(thing, name)
+    return found
+
+
+@functools.cache
+def _kept(kind: type) -> tuple[bool, list[str], tuple[str, ...]]:
+    """Return where a class keeps attributes: whether in a dictionary; slots; what is no state."""
+    slots = [vars(each).get("__slots__", ()) for each in kind.__mro__]
+    names = [name for each in slots for name in ([each] if isinstance(each, str) else each)]
+    slots = [name for name in names if name not in ("__dict__", "__weakref__")]
+    return kind.__dictoffset__ != 0, slots, getattr(kind, "not_state", ())
+
+
+def _content(thing: Any, met: Any, path: str, names: Mapping[int, Name] | None = None) -> list:
+    """Return what an object holds: a value of its own, its items, its attributes.
+
+    Without `names` the values of tensors are left out: they are then always restored.
+    """
+
+    def part(child: Any, key: Any) -> Any:
+        # What most attributes hold cannot change.
+        return child if type(child) in _ATOMS else _encoded(child, met, path, key)
+
+    own, items = None, []
+    if type(thing) in (dict, collections.OrderedDict) and not thing:  # most of a module's are
+        return [None, [], {}]
+    if isinstance(thing, torch.Tensor):
+        if names is not None:
+            own = names.get(id(thing)) or thing.detach().clone()
+        leaf = thing.is_leaf
+        items = [thing.requires_grad if leaf else None, part(thing.grad if leaf else None, "grad")]
+        items.append(part(thing._backward_hooks, "hooks"))
+    elif isinstance(thing, dict):
+        items = [
+            (part(key, f"key {place}"), part(value, key if type(key) in (str, int) else place))
+            for place, (key, value) in enumerate(thing.items())
+        ]
+    elif isinstance(thing, (list, collections.deque)):
+        items = [part(each, place) for place, each in enumerate(thing)]
+    elif isinstance(thing, set):
+        items = [frozenset(part(each, "member") for each in thing)]
+    elif isinstance(thing, types.CellType):
+        items = [part(_inside(thing), "inside")]
+    elif isinstance(thing, np.ndarray):
+        own = thing.copy()
+    elif isinstance(thing, bytearray):
+        own = bytes(thing)
+    elif isinstance(thing, _GENERATORS):
+        own = _random_state(thing)
+    elif isinstance(thing, types.FunctionType):
+        if thing.__module__ is None or not thing.__module__.startswith("torch."):
+            named = [thing.__globals__.get(name) for name in thing.__code__.co_names]
+            of_models = [each for each in named if isinstance(each, (nn.Module, torch.Tensor))]
+            parts = thing.__closure__, thing.__defaults__, thing.__kwdefaults__, tuple(of_models)
+            items = [part(each, f"({place})") for place, each in enumerate(parts)]
+    elif isinstance(thing, (types.MethodType, types.BuiltinMethodType)):
+        items = [part(thing.__self__, "self"), part(getattr(thing, "__func__", None), "of")]
+    elif isinstance(thing, functools.partial):
+        items = [part(each, "of") for each in (thing.func, thing.args, thing.keywords)]
+    attributes = _attributes(thing)
+    return [own, items, attributes and {key: part(each, key) for key, each in attributes.items()}]
+
+
+def _inside(cell: types.CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # it is empty
+        return _Nothing
+
+
+def _random_state(generator: Any) -> Any:
+    if isinstance(generator, torch.Generator):
+        return generator.get_state()
+    if isinstance(generator, np.random.Generator):
+        return generator.bit_generator.state
+    return generator.getstate() if hasattr(generator, "getstate") else generator.get_state()
+
+
+def _made(kind: type, content: list, values: Mapping[str, torch.Tensor]) -> Any:
+    """Return a new object of a type, to be filled."""
+    if issubclass(kind, torch.Tensor):
+        value = _value(content[0], values).clone()
+        return nn.Parameter(value, False) if issubclass(kind, nn.Parameter) else value
+    if issubclass(kind, np.ndarray):
+        return content[0].copy()
+    if issubclass(kind, _GENERATORS):
+        return kind(np.random.PCG64()) if kind is np.random.Generator else kind()
+    return kind.__new__(kind)
+
+
+def _value(own: Name | torch.Tensor, values: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    return values[own.name] if type(own) is Name else own
+
+
+def _fill(thing: Any, content: list, here: Any, values: Mapping[str, torch.Tensor]) -> None:
+    """Let an object hold what is noted."""
+    if isinstance(thing, _GENERATORS):
+        _set_random_state(thing, content[0])
+        return
+    own, items, attributes = content
+    if isinstance(thing, torch.Tensor):
+        _fill_tensor(thing, _value(own, values), *map(here, items))
+    elif isinstance(thing, dict):
+        thing.clear()
+        for key, value in items:
+            thing[here(key)] = here(value)
+    elif isinstance(thing, (list, collections.deque)):
+        thing.clear()
+        thing.extend(map(here, items))
+    elif isinstance(thing, set):
+        thing.clear()
+        thing.update(map(here, items[0]))
+    elif isinstance(thing, types.CellType):
+        if items[0] is _Nothing:
+            del thing.cell_contents
+        else:
+            thing.cell_contents = here(items[0])
+    elif isinstance(thing, np.ndarray) and thing.shape == own.shape:
+        np.copyto(thing, own)
+    elif isinstance(thing, bytearray):
+        thing[:] = own
+    for name in _attributes(thing).keys() - attributes.keys():
+        _forget(thing, name)
+    for name, value in attributes.items():
+        _remember(thing, name, here(value))
+
+
+def _fill_tensor(
+    tensor: torch.Tensor,
+    value: torch.Tensor,
+    requires_grad: bool | None,
+    grad: torch.Tensor | None,
+    hooks: Any,
+) -> None:
+    alike = all(
+        getattr(tensor, each) == getattr(value, each) for each in ("shape", "dtype", "device")
+    )
+    try:
+        if not alike:
+            raise RuntimeError
+        tensor.copy_(value)
+    except RuntimeError:  # also where several entries lie in one place, as after expand()
+        tensor.data = value.clone()
+    if tensor.is_leaf and requires_grad is not None:
+        if tensor.requires_grad != requires_grad:
+            tensor.requires_grad_(requires_grad)
+        tensor.grad = grad
+    if tensor._backward_hooks is not hooks:
+        tensor._backward_hooks = hooks
+
+
+def _set_random_state(generator: Any, state: Any) -> None:
+    if isinstance(generator, torch.Generator):
+        generator.set_state(state)
+    elif isinstance(generator, np.random.Generator):
+        generator.bit_generator.state = state
+    else:
+        getattr(generator, "setstate", getattr(generator, "set_state", None))(state)
+
+
+def _remember(thing: Any, name: str, value: Any) -> None:
+    # Past __setattr__, which modules and frozen classes have for other purposes.
+    if name in _kept(type(thing))[1]:
+        object.__setattr__(thing, name, value)
+    else:
+        thing.__dict__[name] = value
+
+
+def _forget(thing: Any, name: str) -> None:
+    if name in _kept(type(thing))[1]:
+        object.__delattr__(thing, name)
+    else:
+        del thing.__dict__[name]
+
+
+def difference(one: Any, other: Any, path: str = "") -> str | None:
+    """Return where two states differ in some bit, None if they do not."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        for key in [*one, *(key for key in other if key not in one)]:
+            if key not in one or key not in other:
+                return _below(path, key)
+            if found := difference(one[key], other[key], _below(path, key)):
+                return found
+        return None
+    if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
+        if len(one) != len(other):
+            return path
+        pairs = zip(one, other, strict=True)
+        return next((path for a, b in pairs if difference(a, b, path)), None)
+    return None if _equal(one, other) else path
+
+
+def _equal(one: Any, other: Any) -> bool:
+    """Return whether two contents, or parts of them, are the same bit by bit."""
+    if one is other:
+        return True
+    if isinstance(one, torch.Tensor) or isinstance(other, torch.Tensor):
+        return type(one) is type(other) and _same_values(one, other)
+    if isinstance(one, np.ndarray) or isinstance(other, np.ndarray):
+        alike = type(one) is type(other) and (one.shape, one.dtype) == (other.shape, other.dtype)
+        return alike and bool(((one == other) | ((one != one) & (other != other))).all())
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, (list, tuple)):
+        return len(one) == len(other) and all(map(_equal, one, other))
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(_equal(one[key], other[key]) for key in one)
+    return bool(one == other) or (one != one and other != other)
+
+
+def _unchanged(content: list, other: list) -> bool:
+    """Return whether two contents are the same; in doubt they are not."""
+    return content[1:] == other[1:] and _equal(content[0], other[0])
+
+
+def _same_values(one: torch.Tensor, other: torch.Tensor) -> bool:
+    if (one.shape, one.dtype) != (other.shape, other.dtype):
+        return False
+    return torch.equal(one, other) or torch.allclose(one, other, 0, 0, equal_nan=True)
+
+
+def only_torch(made: Any) -> bool:
+    """Return whether all that is trained is of torch's own classes.
+
+    These draw no random numbers but torch's.
+    """
+    parts = list(vars(made).values()) if hasattr(made, "__dict__") else [made]
+    parts += [each for part in parts if isinstance(part, nn.Module) for each in part.modules()]
+    hooks = [
+        hook
+        for part in parts
+        for name, held in getattr(part, "__dict__", {}).items()
+        if "hooks" in name and isinstance(held, dict)
+        for hook in held
+    ]
+    return not hooks and all(
+        (type(part) if not isinstance(part, types.FunctionType) else part).__module__.startswith(
+            "torch."
+        )
+        for part in parts
+    )
+
+
+_NUMPYS = np.random.MT19937(0)  # generates NumPy's global random numbers during a step
+
+
+@contextlib.contextmanager
+def seeded(seed: int, cuda: list[torch.device], python: bool) -> Iterator[None]:
+    """Let global random numbers begin at a seed, and be the caller's again afterwards.
+
+    Parameters
+    ----------
+    seed
+        Any whole number.
+    cuda
+        The graphics cards whose generators count.
+    python
+        Whether those of `random` and NumPy count too, which takes 50 microseconds.
+    """
+    seed %= 2**64
+    with torch.random.fork_rng(devices=cuda):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed is 20 times slower
+        for _ in cuda:
+            torch.cuda.manual_seed(seed)
+        if not python:
+            yield
+            return
+        before, numpys = random.getstate(), np.random.get_bit_generator()
+        random.seed(seed)
+        # NumPy's state is not copied, which is slow, but set aside.
+        np.random.set_bit_generator(_NUMPYS)
+        np.random.seed([seed % 2**32, seed >> 32])
+        try:
+            yield
+        finally:
+            random.setstate(before)
+            np.random.set_bit_generator(numpys)

@@ -1,0 +1,132 @@
+"""Trials: whether a task can be replayed exactly, found out before any work is done."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+from torch import nn
+
+from revlib.training import batches, mementos
+from revlib.training.maps import Trainer, WorkingCopy
+
+WAY_OUT = (
+    "Give a function that makes the model, Task(model=make_model, …), with what it needs inside: "
+    "it is called for every copy."
+)
+
+
+def check(task: Any) -> None:
+    """Try a step, an evaluation, and the step once more; for :meth:`.tasks.Task.check`.
+
+    What is found is noted in the task: whether batches are changed in place, so that each replay
+    needs a copy of its own; and whether evaluation leaves traces, which are then removed.
+
+    Raises
+    ------
+    ValueError
+        If something does not work.
+    """
+    task.copies = task.restores = False
+    first = task.first()
+    _no_single_examples(task, first)
+    trainer, other = Trainer(task), Trainer(task)
+    ordinary = isinstance(trainer.working_copy, WorkingCopy)
+    if ordinary:
+        _stands_alone(trainer, task.model)
+        if first is not None:
+            _fits(other, batches.copied(first))
+            other = Trainer(task)
+    start = trainer.state()
+    if any(tensor.device.type == "meta" for tensor in start.model.values()):
+        return  # nothing has values there
+    if found := mementos.difference(vars(start), vars(other.state())):
+        raise ValueError(
+            f"What is made for training is another one each time: '{found}' differs. Let the "
+            "function that makes it seed what it draws."
+        )
+    if first is None:
+        _changed_by_evaluation(task, trainer, None)
+        return
+    if not _same(first, task.first()):
+        raise ValueError(
+            "Batch 1 is another one each time that it is asked for. Make a list of the batches, so "
+            "that every order sees the same."
+        )
+    tried = batches.copied(first)
+    trainer.advance(1, tried)
+    changed = not _same(first, tried)
+    after = trainer.state()
+    changed = _changed_by_evaluation(task, trainer, 1) or changed
+    restores = mementos.difference(vars(after), vars(trainer.state())) is not None
+    trainer.load(start)
+    trainer.advance(1, batches.copied(first))
+    if found := mementos.difference(vars(after), vars(trainer.state())):
+        raise ValueError(
+            "The first step gave something else when it was taken again from the same state: "
+            f"'{found}' differs. So a step depends on what is not part of that state (a global "
+            "variable, an iterator, a file), or its sums are not taken in a fixed order (on a "
+            "graphics card see torch.use_deterministic_algorithms). Let the model, the loss or the "
+            "optimizer hold what changes, as a tensor, number, list or dictionary; or say with "
+            "revlib.Task.of what a step is."
+        )
+    task.copies, task.restores = changed, restores
+
+
+def _no_single_examples(task: Any, first: Any) -> None:
+    stream = task.batches.batches if isinstance(task.batches, batches.Moved) else task.batches
+    if not isinstance(stream, torch.utils.data.Dataset) or type(first) not in (tuple, list):
+        return
+    if not any(isinstance(part, torch.Tensor) and part.ndim for part in first[1:]):
+        raise ValueError(
+            "The batches are a data set of single examples. Give a loader of it: "
+            "torch.utils.data.DataLoader(dataset, batch_size=8, shuffle=True)."
+        )
+
+
+def _stands_alone(trainer: Trainer, model: Any) -> None:
+    """Make sure that a working copy does not use the model that was given."""
+    if not isinstance(model, nn.Module):
+        return
+    given = {id(part) for part in (*model.modules(), *model.parameters())}
+    for path, thing in trainer.inventory.things.items():
+        if id(thing) in given:
+            raise ValueError(
+                "A copy of the model would go on to use the model that was given: a function that "
+                f"was made for that one leads to it, by '{path}'. {WAY_OUT}"
+            )
+
+
+def _fits(trainer: Trainer, batch: tuple[Any, Any]) -> None:
+    """Make sure that the model's output on a batch fits the loss."""
+    (inputs, targets), made = batch, trainer.working_copy
+    try:
+        with mementos.seeded(trainer.task.seed, [], python=True), warnings.catch_warnings():
+            warnings.filterwarnings("error", message="Using a target size")  # it would broadcast
+            loss = made.loss(made.model(inputs), targets)
+            if loss.numel() != 1:
+                raise ValueError(f"the loss has the shape {tuple(loss.shape)}, not one value")
+    except Exception as error:
+        raise ValueError(
+            f"The model's output on the first batch does not fit the loss: {batches.why(error)}. Inputs "
+            f"have the shape {batches.shapes(inputs)}, targets {batches.shapes(targets)}."
+        ) from error
+
+
+def _changed_by_evaluation(task: Any, trainer: Trainer, last: int | None) -> bool:
+    """Evaluate, and return whether the evaluation sets were changed by it; they are put back."""
+    given = task.evaluation
+    task.copies = True  # until it is known that nothing is changed, this goes for the last batch
+    try:
+        task.evaluation = tried = batches.copied(given)
+        trainer.evaluate(last)
+    finally:
+        task.evaluation, task.copies = given, False
+    return not _same(given, tried)
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Return whether two structures hold the same tensors and arrays."""
+    pairs = zip(batches.leaves(one), batches.leaves(other), strict=True)
+    return all(mementos.difference(a, b) is None for a, b in pairs)
