@@ -286,8 +286,8 @@ def opening() -> str:
     )
     words = (
         f"**{what}, one example a step, {steps:,} steps.** {backward} The mean loss over the "
-        f"second half is {level} times that of forward; in expectation no order is lower at the end of "
-        "an epoch ({prf:ref}`prop-same-law`). The whole backward curve costs "
+        f"second half is {level} times that of forward; in expectation no order is lower at the "
+        "end of an epoch ({prf:ref}`prop-same-law`). The whole backward curve costs "
         f"{times['backward']} times as many steps. {ending} That order goes forward and always "
         f"applies the same batches last; its whole curve costs {times[tail]} times as many steps "
         "as forward ({doc}`chapters/fixed-ending`)."
