@@ -180,6 +180,16 @@ def test_there_is_a_workflow_for_pushes_one_for_pages_and_one_that_blocks_nothin
     assert path == "book/_build/html"
 
 
+@pytest.mark.slow
+def test_the_first_script_of_the_readme_shows_what_its_text_says(capsys):
+    script = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[1]
+    exec(compile(script, "first.py", "exec"), {})
+    spread = {name: float(s) for name, s in re.findall(r"(\S+) .*± (\S+)", capsys.readouterr().out)}
+    assert list(spread) == ["forward", "tail(100)", "backward"]
+    assert spread["tail(100)"] < spread["forward"] / 3
+    assert spread["backward"] < spread["forward"] / 3
+
+
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "notebooks/reproducibility.md"])
 def test_every_target_that_people_are_told_to_call_exists(page):
     told = set(
