@@ -12,6 +12,7 @@ from revlib.figures.plots import (
     laws,
     live_parameters,
     motion,
+    opening,
     paths,
     plane,
     points,
