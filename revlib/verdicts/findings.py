@@ -77,8 +77,11 @@ def named(quantity: str) -> str:
 
 
 def adverb(order: str) -> str:
-    """Return how an order is said in a sentence: backward, or with `reset(1000)`."""
-    return order if order in ("forward", "backward") else f"with `{order}`"
+    """Return how an order is said in a sentence: backward, or with `reset(1000)`.
+
+    What is a phrase of several words stays as it is.
+    """
+    return order if order in ("forward", "backward") or " " in order else f"with `{order}`"
 
 
 def less(
