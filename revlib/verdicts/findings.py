@@ -264,7 +264,8 @@ def diverged(table: pd.DataFrame) -> str:
 def sentence(parts: Iterable[str]) -> str:
     """Return clauses as one sentence."""
     words = "; ".join(parts)
-    return f"{words[0].upper()}{words[1:]}."
+    first = words[0].upper() if words[1:2].isalpha() else words[0]  # x² stays as it is
+    return f"{first}{words[1:]}."
 
 
 def listed(lines: Mapping[str, str] | Iterable[str]) -> str:
