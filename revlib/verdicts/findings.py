@@ -15,7 +15,7 @@ import pandas as pd
 from revlib.verdicts import intervals, stability
 from revlib.verdicts.claims import RATIO
 from revlib.verdicts.effects import CRITERIA, Asked
-from revlib.verdicts.stability import counted, rounded
+from revlib.verdicts.stability import counted
 
 MANY = 10
 """Recorded steps below which nothing is said of how a curve varies about its trend."""
@@ -69,6 +69,11 @@ class Times:
             return f"({seeds})"
         low, high = (1 / self.high, 1 / self.low) if inverse else (self.low, self.high)
         return f"(95 % interval {rounded(low)} to {rounded(high)}; {seeds})"
+
+
+def rounded(value: float) -> str:
+    """Return a factor in two digits; in three near 1, where two would hide it."""
+    return f"{value:.3g}" if 0.5 < value < 2 else stability.rounded(value)
 
 
 def named(quantity: str) -> str:
