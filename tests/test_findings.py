@@ -124,6 +124,7 @@ def test_a_factor_prints_with_its_interval():
 
 def test_sentences():
     assert findings.sentence(["one thing", "another"]) == "One thing; another."
+    assert findings.sentence(["x²: less"]) == "x²: less."
     assert findings.listed({"a": "B."}) == "- **a**: B."
     assert findings.listed(["B.", "C."]) == "- B.\n- C."
 

@@ -15,7 +15,7 @@ import pandas as pd
 from revlib.verdicts import intervals, stability
 from revlib.verdicts.claims import RATIO
 from revlib.verdicts.effects import CRITERIA, Asked
-from revlib.verdicts.stability import counted, rounded
+from revlib.verdicts.stability import counted
 
 MANY = 10
 """Recorded steps below which nothing is said of how a curve varies about its trend."""
@@ -71,14 +71,22 @@ class Times:
         return f"(95 % interval {rounded(low)} to {rounded(high)}; {seeds})"
 
 
+def rounded(value: float) -> str:
+    """Return a factor in two digits; in three near 1, where two would hide it."""
+    return f"{value:.3g}" if 0.5 < value < 2 else stability.rounded(value)
+
+
 def named(quantity: str) -> str:
     """Return what a column is called in a sentence."""
     return quantity.replace("train_", "training_").replace("_", " ")
 
 
 def adverb(order: str) -> str:
-    """Return how an order is said in a sentence: backward, or with `reset(1000)`."""
-    return order if order in ("forward", "backward") else f"with `{order}`"
+    """Return how an order is said in a sentence: backward, or with `reset(1000)`.
+
+    What is a phrase of several words stays as it is.
+    """
+    return order if order in ("forward", "backward") or " " in order else f"with `{order}`"
 
 
 def less(
@@ -261,7 +269,8 @@ def diverged(table: pd.DataFrame) -> str:
 def sentence(parts: Iterable[str]) -> str:
     """Return clauses as one sentence."""
     words = "; ".join(parts)
-    return f"{words[0].upper()}{words[1:]}."
+    first = words[0].upper() if words[1:2].isalpha() else words[0]  # x² stays as it is
+    return f"{first}{words[1:]}."
 
 
 def listed(lines: Mapping[str, str] | Iterable[str]) -> str:
