@@ -100,9 +100,11 @@ def test_what_the_reader_changes_reaches_everything(changes, words):
     assert page.motion_note().data.startswith(f"Preset {words}: computed just now")
     last = moved[(moved["step"] == 12) & (moved["order"] == "backward")].iloc[0]
     assert "At step 12, mean over seeds: " in page.motion_note().data
+    below = int(last["contraction_rate"] < 0)
     assert (
-        f"backward: {last['contraction_rate']:+.4f} a map, {last['moved']:.3g} and "
-        f"{last['predictions_moved']:.3g}" in page.motion_note().data
+        f"backward: {last['contraction_rate']:+.4f} a map (below zero on {below} of 1 seed), "
+        f"{last['moved'] / last['step_length']:.3g} lengths of the first step of the chain, and "
+        f"{last['predictions_moved']:.3g} in the predictions" in page.motion_note().data
     )
 
     for order in ORDERS:
@@ -181,7 +183,7 @@ def test_fluctuation_is_that_of_the_second_half_and_of_the_first_order_against_t
     lower = int((level[ENDS[1]] < level["forward"]).sum())
     calmer = stability.compare(table, "test_loss", *RANGE, "trend", ENDS)
     assert told == (
-        f"Over steps 16 to 32 the test loss spreads **{calmer}** less about a smooth trend tail(6) "
+        f"Over steps 16 to 32 the test loss varies **{calmer}** less about a smooth trend tail(6) "
         f"than forward; seed by seed the factor is {factor['test_loss'][0]:.2g}, "
         f"{factor['test_loss'][1]:.2g}. Its mean over these steps is lower tail(6) on {lower} of 2 "
         "seeds: "
