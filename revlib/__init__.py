@@ -12,5 +12,6 @@ train a model in reverse::
 
 from revlib.iterates import iterates
 from revlib.orders import Order, backward, forward, reset, switch, tail, windowed
+from revlib.theory.samples import sample
 from revlib.training.sweep import trajectory
 from revlib.training.tasks import Task

@@ -194,7 +194,11 @@ def _audit(options: argparse.Namespace) -> int:
 
 def _claims(options: argparse.Namespace) -> int:
     if options.write:
-        for page, text in ((tables.page(), tables.front()), (overview.page(), overview.advice())):
+        for page, text in (
+            (overview.opening_page(), overview.opening()),
+            (tables.page(), tables.front()),
+            (overview.page(), overview.advice()),
+        ):
             page.write_text(text, encoding="utf-8")
             print(page)
     else:

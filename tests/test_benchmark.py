@@ -9,6 +9,7 @@ import torch
 from revlib import cli, figures
 from revlib.runs import benchmark
 from revlib.runs.benchmark import Workload
+from revlib.training import convolutions
 from revlib.training.tasks import Task
 
 SMALL = (
@@ -51,7 +52,7 @@ def test_the_plain_loop_and_the_engine_compute_the_same(workload, strategy, monk
     np.testing.assert_allclose(sorted(seen), plain, rtol=1e-5)
 
 
-@pytest.mark.parametrize("workload", benchmark.WORKLOADS[:3], ids=lambda w: w.name)
+@pytest.mark.parametrize("workload", benchmark.WORKLOADS, ids=lambda w: w.name)
 def test_the_workloads_are_what_their_names_say(workload):
     task = workload()
     assert len(task.batches) == workload.steps
@@ -59,6 +60,22 @@ def test_the_workloads_are_what_their_names_say(workload):
     output = task.model(task.batch(1)[0])
     assert output.shape == (workload.batch_size, workload.classes or 1)
     assert f"batch {workload.batch_size}" in workload.name
+
+
+def test_the_bound_of_a_convolutional_network_counts_its_operations(monkeypatch):
+    monkeypatch.setattr(benchmark, "_seconds", lambda action, for_seconds=0: 1e-3)
+    monkeypatch.setattr(benchmark, "LARGE", 100)
+    workload = next(w for w in benchmark.WORKLOADS if w.model == "resnet18")
+    task = workload()
+    network, images = task.model, task.batch(1)[0]
+    table = convolutions.census(network, images).set_index("layer")
+    found = benchmark.bound(workload, 1)
+    forwards = table["multiplications"].sum()
+    operations = 2 * 8 * (3 * forwards - table.loc["conv1", "multiplications"])
+    assert found["products"] == pytest.approx(operations / (2 * 100**3 / 1e-3) * 1e3)
+    live = table["live"].sum()
+    assert found["moving"] == pytest.approx(12 * live / (8 * live / 1e-3) * 1e3)
+    assert found["milliseconds"] == found["products"] + found["moving"]
 
 
 def test_bench_stores_its_result_and_prints_the_table(small, capsys):
@@ -109,3 +126,11 @@ def test_the_figures_show_what_is_in_the_table(small):
     for line in lines:
         own = grown[grown["order"] == line.get_label()]
         assert line.get_ydata().tolist() == own["seconds"].tolist()
+
+
+def test_the_figure_of_live_parameters_shows_the_census():
+    table = convolutions.census(torch.nn.Conv2d(2, 3, 3, padding=1), torch.zeros(1, 2, 1, 1))
+    live, dead = figures.live_parameters(table).axes[0].patches
+    assert live.get_width() * 1e6 == pytest.approx(2 * 3 + 3)
+    assert dead.get_x() == live.get_width()
+    assert dead.get_width() * 1e6 == pytest.approx(2 * 3 * 8)

@@ -450,8 +450,9 @@ def test_the_command_line_shows_and_writes_the_verdicts(project, capsys, monkeyp
     assert capsys.readouterr().out.startswith("a: reproduced on 3 seeds. By how much lower: ")
     assert cli.main(["claims", "--write"]) == 0
     page = project / "book" / "verdicts.md"
-    advice = page.with_name("advice.md")
-    assert capsys.readouterr().out == f"{page}\n{advice}\n"
+    opening, advice = (page.with_name(f"{name}.md") for name in ("opening", "advice"))
+    assert capsys.readouterr().out == f"{opening}\n{page}\n{advice}\n"
+    assert opening.read_text(encoding="utf-8").startswith("Not yet run")
     assert advice.read_text(encoding="utf-8").count("Not yet run") == 4
     assert page.read_text(encoding="utf-8") == tables.front()
     write(project, entry(chapter="some"))

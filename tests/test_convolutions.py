@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from revlib import Task, backward, trajectory
-from revlib.training import convolutions, sweep
+from revlib.training import convolutions, models, sweep
 from revlib.training.convolutions import ConvolutionTrainer, applies
 from revlib.training.maps import Trainer
 
@@ -99,6 +99,16 @@ def test_a_convolution_of_any_form_takes_the_plain_steps(height, width, bias):
     assert_same_steps(problem, 2)
 
 
+@pytest.mark.parametrize(
+    ("kernel", "padding", "size", "expected"),
+    [(3, 1, (1, 1), True), (1, 0, (4, 3), True), (3, 1, (1, 2), False), (1, 1, (1, 1), False)],
+)
+def test_where_nothing_has_to_be_gathered(kernel, padding, size, expected):
+    layer = nn.Conv2d(2, 3, kernel, padding=padding)
+    (geometry,) = convolutions._geometries(layer, torch.zeros(1, 2, *size)).values()
+    assert geometry.pointwise == expected
+
+
 @pytest.mark.parametrize("padding", ["same", "valid"])
 @pytest.mark.parametrize("kernel", [2, 3, 4])
 def test_padding_by_name(padding, kernel):
@@ -132,6 +142,14 @@ def test_in_single_precision_the_difference_is_rounding():
         trajectory(problem, backward(), STEPS, strategy=name) for name in ("convolutions", "eager")
     )
     np.testing.assert_allclose(found["test_loss"], eager["test_loss"], rtol=1e-4)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_bits_do_not_depend_on_workers_nor_on_what_else_is_recorded(workers):
+    problem = task(residual("imagenet", nn.BatchNorm2d), (9, 9), dtype=torch.float32)
+    whole = trajectory(problem, backward(), 6).set_index("step").loc[[3, 6]].reset_index()
+    part = trajectory(problem, backward(), 6, [3, 6], workers=workers)
+    pd.testing.assert_frame_equal(part, whole, check_exact=True, check_like=True)
 
 
 def test_the_gradient_of_a_product_is_not_stored():
@@ -196,6 +214,30 @@ def test_a_state_of_one_strategy_goes_on_in_another():
         assert all(map(torch.equal, trainer.state().model.values(), state.model.values()))
 
 
+@settings(deadline=None, max_examples=30)
+@given(side, side)
+def test_the_census_counts_what_gets_a_gradient(height, width):
+    """With positive weights, inputs and outer gradients, nothing that meets data cancels."""
+    size, kernel, stride, padding, dilation = zip(height, width, strict=True)
+    assume(all(d * (k - 1) < s + 2 * p for s, k, _, p, d in (height, width)))
+    model = nn.Sequential(nn.Conv2d(2, 3, kernel, stride, padding, dilation))
+    output = model(torch.ones(1, 2, *size))
+    output.sum().backward()
+    table = convolutions.census(model, torch.ones(4, 2, *size)).set_index("layer")
+    taps = model[0].weight.grad.count_nonzero().item()
+    assert table.loc["0", "live"] == taps + 3
+    assert table.loc["0", "parameters"] == model[0].weight.numel() + 3
+    # Each multiplication with data adds a one to the gradient of its weight.
+    assert table.loc["0", "multiplications"] == round(model[0].weight.grad.sum().item())
+
+
+def test_the_census_of_the_papers_network():
+    network = models.convolutional("resnet18", 10, "imagenet", "batch")
+    table = convolutions.census(network, torch.zeros(1, 3, 32, 32))
+    assert table["parameters"].sum() == sum(p.numel() for p in network.parameters())
+    assert table["live"].sum() == 4_234_826
+
+
 class Own(nn.Conv2d):
     """A convolution of a class of one's own."""
 
@@ -248,6 +290,25 @@ def test_what_is_not_certain_is_left_alone_and_the_rest_is_rewritten(layer, prod
     assert len(found) == 2 + products
     assert applies(problem)
     assert_same_steps(problem)
+
+
+class Later(nn.Module):
+    """Uses a layer twice, but only from its second step on."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.steps = nn.Conv2d(2, 2, 3, padding=1), 0
+
+    def forward(self, x):
+        self.steps += self.training
+        return self.layer(self.layer(x) if self.steps > 1 else x)
+
+
+def test_a_second_use_that_could_not_be_foreseen_is_refused():
+    trainer = ConvolutionTrainer(task(headed(Later(), nn.Conv2d(2, 8, 1)), (4, 4)))
+    trainer.apply(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        trainer.apply(2)
 
 
 def hooked(kind):

@@ -34,9 +34,8 @@ def test_every_entry_is_complete(study):
         assert isinstance(size.setting, Setting)
         assert size.setting.sample == (name == "sample")
         assert max(size.recorded()) <= size.steps
-        assert set(size.until) <= set(size.cases)
+        assert size.recorded()
         for case in size.cases:
-            assert size.recorded(case)
             assert not study.method.by_step or named(case).name == case
 
 
@@ -125,9 +124,10 @@ def test_of_a_figure_the_whole_run_is_recorded(name):
         assert size.recorded()[:2] == [0, 1]
 
 
-def test_all_but_the_figures_and_their_motion_are_computed_whole():
+def test_all_but_the_figures_their_motion_and_the_endings_are_computed_whole():
     whole = {name for name, study in STUDIES.items() if isinstance(study.method, Whole)}
-    assert whole == set(STUDIES) - set(FIGURES) - {f"motion-{name}" for name in FIGURES}
+    by_step = {*FIGURES, *(f"motion-{name}" for name in FIGURES)}
+    assert whole == {n for n in STUDIES if n not in by_step and not n.startswith("endings-")}
     assert all(not STUDIES[name].method.by_step for name in whole)
     for name in whole:
         assert all(size.at for size in STUDIES[name].sizes.values())
@@ -147,10 +147,9 @@ def test_the_table_of_choices_tells_what_the_paper_leaves_open(name):
 
 def test_recorded_steps_are_the_grid_the_bursts_and_both_ends():
     size = experiments.get("figure-7").size("sample")
-    size = replace(size, steps=10, every=4, bursts=((5, 2),), until={"backward": 6})
-    assert size.recorded() == size.recorded("forward") == [0, 1, 4, 5, 6, 8, 10]
+    size = replace(size, steps=10, every=4, bursts=((5, 2),))
+    assert size.recorded() == [0, 1, 4, 5, 6, 8, 10]
     assert size.recorded(every=7) == [0, 1, 5, 6, 7, 10]
-    assert size.recorded("backward") == [0, 1, 4, 5, 6]
     assert size.recorded(last=5) == [0, 1, 4, 5]
     assert size.windows == [(5, 6)]
     for bad in (0, -1, 2.5, True):
@@ -160,9 +159,8 @@ def test_recorded_steps_are_the_grid_the_bursts_and_both_ends():
 
 def test_steps_may_be_given_one_by_one():
     size = experiments.get("motion-figure-7").size("sample")
-    size = replace(size, steps=10, every=4, at=(3, 9), until={"backward": 6})
-    assert size.recorded() == size.recorded("forward") == [3, 9]
-    assert size.recorded("backward") == [3]
+    size = replace(size, steps=10, every=4, at=(3, 9))
+    assert size.recorded() == [3, 9]
     assert size.recorded(last=5) == [3]
 
 

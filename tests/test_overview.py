@@ -1,6 +1,7 @@
 """Experiments side by side: against numbers worked out by hand, and with results missing."""
 
 import dataclasses
+import re
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -354,3 +355,77 @@ def test_the_front_page_gives_the_advice_that_the_stored_results_give(monkeypatc
     assert overview.page().read_text(encoding="utf-8") == told, "run `revlib claims --write`"
     assert "Not yet run" not in told
     assert told.count("\n- ") == 3
+
+
+# What the front page opens with
+
+
+def made_up_endings(calmest):
+    """Return a study of endings in which one order swings a tenth as much as the others."""
+    size = experiments.get(f"endings-figure-{overview.OPENS_WITH}").size("paper")
+    rows = []
+    for seed in range(5):
+        noise = np.random.default_rng(seed).normal(size=len(size.recorded()))
+        for order in ("forward", "tail(100)", "backward"):
+            swing = 0.003 * (1 + 0.1 * seed) if order == calmest else 0.03
+            for step, kick in zip(size.recorded(), noise, strict=True):
+                loss = np.exp(-step / 200) + (swing * abs(kick) if step else 0)
+                rows.append({"order": order, "seed": seed, "step": step, "train_loss": loss})
+    return pd.DataFrame(rows)
+
+
+@pytest.mark.parametrize(
+    ("calmest", "words"),
+    [
+        (
+            "backward",
+            r"training loss varies [78]\.\d times less about its trend backward than forward",
+        ),
+        ("forward", r"training loss varies [78]\.\d times \*more\* about its trend backward than"),
+    ],
+)
+def test_the_book_opens_with_what_the_results_say(monkeypatch, calmest, words):
+    table = made_up_endings(calmest)
+    monkeypatch.setattr(runs, "stored", lambda name: table)
+    told = overview.opening()
+    assert re.search(words, told)
+    assert "costs 700 times as many steps" in told
+    assert f"stays below 4 levels from 20 % to 2 % of its start first {calmest}" in told
+    seed, below = overview._stays(table, "tail(100)")
+    path = table[(table["seed"] == seed) & (table["order"] == calmest)].set_index("step")
+    late = path.loc[path.index >= below[calmest], "train_loss"]
+    assert (late <= 0.05).all()
+    assert (path["train_loss"].loc[: below[calmest]].iloc[-2]) > 0.05
+
+
+def test_the_opening_figure_shows_paths_marks_and_endings(monkeypatch):
+    table = made_up_endings("backward")
+    monkeypatch.setattr(runs, "stored", lambda name: table)
+    figure = overview.picture()
+    above, under = figure.axes
+    lines = {line.get_label(): line for line in above.lines}
+    first = table[(table["seed"] == 0) & (table["order"] == "tail(100)")]
+    assert list(lines["tail(100)"].get_ydata()) == list(first["train_loss"])
+    steps = experiments.get(f"endings-figure-{overview.OPENS_WITH}").size("paper").steps
+    (points, *_) = under.containers[0]
+    assert list(points.get_xdata()) == [100, steps - 1]
+    assert points.get_ydata()[0] == pytest.approx(1)
+    assert 7 < points.get_ydata()[1] < 9
+    plt.close(figure)
+
+
+def test_an_opening_without_results_names_the_run_and_has_no_figure(monkeypatch):
+    empty = pd.DataFrame(columns=["order", "seed", "step", "train_loss"])
+    monkeypatch.setattr(runs, "stored", lambda name: empty)
+    assert overview.opening() == "Not yet run: `revlib run endings-figure-6`.\n"
+    with pytest.raises(ValueError, match="revlib run endings-figure-6"):
+        overview.picture()
+
+
+def test_the_front_page_opens_with_what_is_written_down(monkeypatch):
+    monkeypatch.chdir(Path(__file__).parent.parent)
+    written = overview.opening_page().read_text(encoding="utf-8")
+    assert written == overview.opening(), "run `revlib claims --write`"
+    assert (overview.opening_page().parent / "_static" / "opening.png").exists() or (
+        "opening.png" not in written
+    )

@@ -106,7 +106,7 @@ def test_what_the_reader_changes_reaches_everything(changes, words):
     )
 
     for order in ORDERS:
-        recorded = TINY.size("sample").recorded(order)
+        recorded = TINY.size("sample").recorded()
         cost = orders.named(order).cost(recorded)
         assert f"{order} {cost} for {len(recorded)} recorded points" in page.cost().data
     assert "this is a small experiment of another setting" in page.cost().data
@@ -191,6 +191,17 @@ def test_fluctuation_is_that_of_the_second_half_and_of_the_first_order_against_t
     words = page.training_losses().data
     assert f"forward spreads {found['train_loss']:.2g} times as much about a smooth trend" in words
     assert f"and {found['batch_loss']:.2g} times as much on the batch applied last" in words
+
+
+def test_the_structure_function_is_that_of_the_second_half():
+    page = Page("none", "tiny", "sample")
+    [axes] = page.structure().axes
+    found = stability.structure(page.first.table, "test_loss", *RANGE, [1, 2, 4, 8, 16])
+    for order in ENDS:
+        own = found[found["order"] == order].groupby("lag")["moved"]
+        expected = np.sqrt(own.apply(lambda moved: (moved**2).mean())).dropna()
+        assert lines(axes, order)[: len(expected)] == pytest.approx(sorted(expected))
+        assert expected.index.tolist() == [1, 2, 4, 8, 16]
 
 
 def test_paths_that_diverge_are_counted():

@@ -61,7 +61,8 @@ def test_every_page_is_in_the_contents_once():
     book = ROOT / "book"
     texts = [*book.glob("*.md"), *book.glob("api/*.md")]
     names = {str(text.relative_to(book).with_suffix("")) for text in texts}
-    assert sorted(pages) == sorted(names - {"verdicts", "advice"})  # which others include
+    included = {"opening", "verdicts", "advice"}
+    assert sorted(pages) == sorted(names - included)
 
 
 def first_column(table):
@@ -177,6 +178,16 @@ def test_there_is_a_workflow_for_pushes_one_for_pages_and_one_that_blocks_nothin
         s["with"]["path"] for s in steps(WORKFLOWS[0]) if "upload-pages" in s.get("uses", "")
     )
     assert path == "book/_build/html"
+
+
+@pytest.mark.slow
+def test_the_first_script_of_the_readme_shows_what_its_text_says(capsys):
+    script = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[1]
+    exec(compile(script, "first.py", "exec"), {})
+    spread = {name: float(s) for name, s in re.findall(r"(\S+) .*± (\S+)", capsys.readouterr().out)}
+    assert list(spread) == ["forward", "tail(100)", "backward"]
+    assert spread["tail(100)"] < spread["forward"] / 3
+    assert spread["backward"] < spread["forward"] / 3
 
 
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "notebooks/reproducibility.md"])

@@ -481,3 +481,14 @@ def test_a_lower_loss_turns_the_advice_round(stored):
     assert "try it in the order" in second
     assert first == "- Not yet run: `revlib run windows-figure-4`."
     assert third == "- Not yet run: `revlib run ranking-figure-4`."
+
+
+def test_the_advice_gives_both_tasks_where_both_are_stored(stored):
+    calm = paths({"forward": [[0, 8, 0]] * 3, "windowed(2)": [[0, 4, 0]] * 3}, range(1, 4))
+    cost = {"forward": 100, "reset when better": 250}
+    reset = end("kept_loss", {"forward": [2, 2], "reset when better": [3, 1.5]}, cost=cost)
+    stored({"windows-figure-7": calm, "reset-figure-7": reset})
+    first, second, third = verdicts.sentences().splitlines()
+    assert "On Fashion-MNIST, windowed(2): 2 times less from step to step" in first
+    assert second.endswith(" On Fashion-MNIST it is 1.12 times, lower on 1 of 2 seeds.")
+    assert "On cos 10x" not in third

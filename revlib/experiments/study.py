@@ -154,8 +154,6 @@ class Size:
     bursts
         Runs of consecutive recorded steps, as ``(first, length)``: without them the change from
         one step to the next cannot be seen.
-    until
-        The last step that is recorded of a case, by its name, where the whole run is out of reach.
     at
         The recorded steps where they are no grid.
     """
@@ -166,7 +164,6 @@ class Size:
     steps: int
     every: int = 1
     bursts: tuple[tuple[int, int], ...] = ()
-    until: Mapping[str, int] = field(default_factory=dict)
     at: tuple[int, ...] = ()
 
     @property
@@ -194,15 +191,11 @@ class Size:
         """The first and the last step of each burst: where a path's fluctuation is measured."""
         return [(first, first + length - 1) for first, length in self.bursts]
 
-    def recorded(
-        self, case: str | None = None, every: int | None = None, last: int | None = None
-    ) -> list[int]:
+    def recorded(self, every: int | None = None, last: int | None = None) -> list[int]:
         """Return the recorded steps: the first two, the grid, the bursts and the end.
 
         Parameters
         ----------
-        case
-            Of which case; by default, of one that is followed to the end.
         every
             Another spacing of the grid.
         last
@@ -220,8 +213,7 @@ class Size:
             )
         grid = self.at or (0, 1, self.steps, *range(every, self.steps + 1, every))
         steps = set(grid).union(*(range(first, first + n) for first, n in self.bursts))
-        until = self.until.get(case, self.steps)
-        return sorted(n for n in steps if n <= until and (last is None or n <= last))
+        return sorted(n for n in steps if last is None or n <= last)
 
 
 @dataclass(frozen=True)

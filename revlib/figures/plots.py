@@ -307,6 +307,85 @@ def ratios(table: pd.DataFrame) -> Figure:
     return figure
 
 
+def live_parameters(table: pd.DataFrame) -> Figure:
+    """Draw how many parameters of each layer meet data, and how many never do.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        As `revlib.training.convolutions.census` returns it.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    figure, ax = plt.subplots(figsize=(_WIDTH, 0.9 + 0.2 * len(table)))
+    live, dead = sns.color_palette("colorblind", 2)
+    places = range(len(table))
+    ax.barh(places, table["live"] / 1e6, color=live, label="meet data")
+    rest = (table["parameters"] - table["live"]) / 1e6
+    ax.barh(places, rest, left=table["live"] / 1e6, color=dead, label="meet padding only")
+    ax.set_yticks(places, table["layer"])
+    ax.invert_yaxis()
+    ax.set_xlabel("million parameters")
+    _legend(figure, _handles([ax]))
+    return figure
+
+
+def opening(
+    paths: pd.DataFrame,
+    quantity: str,
+    level: float,
+    below: Mapping[str, float],
+    calm: pd.DataFrame,
+) -> Figure:
+    """Draw what going backward does: a loss along the paths of one seed, and calm against endings.
+
+    Parameters
+    ----------
+    paths : pandas.DataFrame
+        Rows of one seed: ``order``, ``step`` and the quantity.
+    quantity : str
+        Its column.
+    level : float
+        A part of its first value, drawn as a line.
+    below : mapping from str to float
+        For each order that is drawn the step from which it stays below; not a number for none.
+    calm : pandas.DataFrame
+        How many times less than forward it varies, with the ends of an interval: three columns,
+        indexed by the number of last maps that stay the same.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    figure, (above, under) = plt.subplots(2, 1, figsize=(_WIDTH, 5.6), height_ratios=(3, 2))
+    styles = _styles(below)
+    start = paths.sort_values("step")[quantity].iloc[0]
+    for order, step in below.items():
+        path = paths[paths["order"] == order].sort_values("step")
+        style = styles[order] | {"marker": ""}
+        above.plot(path["step"], path[quantity], label=order, **style)
+        mark = {"marker": styles[order]["marker"], "color": style["color"], "zorder": 5}
+        above.plot([step], [level * start], markersize=9, markeredgecolor="black", **mark)
+    above.axhline(level * start, color="black", linestyle=":", linewidth=1.0)
+    _logarithmic(above.yaxis)
+    above.set_xlabel("step $n$")
+    above.set_ylabel(quantity.replace("train_", "training ").replace("_", " "))
+    x, (y, low, high) = calm.index.to_numpy(), calm.to_numpy().T
+    bars = np.nan_to_num(np.stack([y - low, high - y]))
+    under.errorbar(x, y, bars, color="black", marker="o", markersize=6, linestyle="", capsize=3)
+    under.axhline(1, color="black", linestyle=":", linewidth=1.0)
+    under.set_xscale("log")
+    under.set_xticks(x, [f"{tick:g}" for tick in x])
+    under.xaxis.minorticks_off()
+    _logarithmic(under.yaxis)
+    under.set_xlabel("last batches that stay the same")
+    under.set_ylabel("times less than\nforward")
+    _legend(figure, _handles([above]))
+    return figure
+
+
 def growth(table: pd.DataFrame) -> Figure:
     """Draw how long whole runs took, against their length.
 

@@ -22,18 +22,19 @@ from typing import Any
 import joblib
 import pandas as pd
 import torch
-import torchvision
 from torch import nn
 from torch.nn import functional as F
 
 from revlib import orders
 from revlib.store import provenance, results
-from revlib.training import dense, models, sweep
+from revlib.training import convolutions, dense, models, sweep
 from revlib.training.tasks import Task
 
 TURNS = 7
 
 GROWTH_STEPS = (100, 200, 400, 800)
+
+LARGE = 1024  # rows and columns of a matrix whose products are at the processor's rate
 
 LEARNING_RATE = 1e-3  # small: nothing may overflow, since inf and nan are slow on some processors
 
@@ -47,7 +48,7 @@ class Workload:
     name
         What is shown.
     model
-        ``"mlp"`` or a model of torchvision.
+        ``"mlp"`` or a network of :func:`revlib.training.models.convolutional`.
     widths
         The widths of an MLP, from inputs to outputs.
     classes
@@ -60,6 +61,8 @@ class Workload:
         How many of them the plain loop computes in its turn, since it is slower.
     target
         The ratio that is aimed at, if any.
+    stem
+        The stem of a ResNet.
     """
 
     name: str
@@ -71,6 +74,7 @@ class Workload:
     leaves: int
     plain_leaves: int
     target: float | None = None
+    stem: str | None = None
 
     def __call__(self) -> Task:
         """Return the task."""
@@ -79,7 +83,7 @@ class Workload:
             model: nn.Module = models.mlp(self.widths)
             shape: tuple[int, ...] = self.widths[:1]
         else:
-            model = getattr(torchvision.models, self.model)(num_classes=self.classes)
+            model = models.convolutional(self.model, self.classes, self.stem, "batch")
             shape = (3, 32, 32)
 
         def batch() -> tuple[torch.Tensor, torch.Tensor]:
@@ -103,10 +107,12 @@ class Workload:
 
 
 WORKLOADS = (
-    Workload("MLP 5×500, batch 8", "mlp", (784, *[500] * 5, 10), 10, 8, 400, 16, 2, 3.3),
-    Workload("MLP 3×300, batch 1", "mlp", (1, 300, 300, 300, 1), 0, 1, 400, 256, 16, 12.0),
-    Workload("ResNet-18, batch 8", "resnet18", (), 10, 8, 16, 8, 2, 1.8),
-    Workload("ResNet-50, batch 16", "resnet50", (), 100, 16, 6, 4, 2),
+    Workload("MLP 5×500, batch 8", "mlp", (784, *[500] * 5, 10), 10, 8, 400, 8, 2, 3.3),
+    Workload("MLP 3×300, batch 1", "mlp", (1, 300, 300, 300, 1), 0, 1, 400, 128, 16, 12.0),
+    Workload("ResNet-18, batch 8", "resnet18", (), 10, 8, 16, 8, 2, 3.0, "imagenet"),
+    Workload("ResNet-18 with CIFAR stem, batch 8", "resnet18", (), 10, 8, 4, 4, 1, 1.3, "cifar"),
+    Workload("ResNet-50, batch 16", "resnet50", (), 100, 16, 6, 4, 2, 2.0, "imagenet"),
+    Workload("VGG-19, batch 8", "vgg19", (), 10, 8, 4, 4, 1, 1.5),
     Workload("logistic regression, batch 8", "mlp", (784, 10), 10, 8, 400, 256, 32),
 )
 
@@ -143,7 +149,7 @@ def ratios(workload: Workload, workers: int, say: Callable[[str], None]) -> dict
         "plain": (some, lambda: plain(task, some, workers)),
         "plain, one thread": (some, lambda: plain(task, some, 1)),
     }
-    for strategy in ("dense", "eager"):
+    for strategy in sweep.STRATEGIES:
         if sweep.STRATEGIES[strategy][0](task):
             action = functools.partial(engine, workload, all_, workers, strategy)
             contenders[strategy] = (all_, action)
@@ -159,29 +165,36 @@ def ratios(workload: Workload, workers: int, say: Callable[[str], None]) -> dict
         "target": workload.target,
         "milliseconds": times,
     }
-    if "dense" in contenders:
-        figures["bound"] = bound(workload, workers)
+    figures["bound"] = bound(workload, workers)
     return figures
 
 
 def bound(workload: Workload, workers: int) -> dict[str, float]:
-    """Return what the machine allows for a step of a dense network, in milliseconds.
+    """Return what the machine allows for a step, in milliseconds.
 
-    A step has to read all weights for the outputs, to read them for the gradients of the layers
-    below, and to read and write them for the update. The bound is the larger of two times, both
-    taken while all workers are busy with the same: the time of the matrix products alone, on
-    stacks as large as the engine's and with each product called over and over; and the time to move
-    these bytes at the rate at which an array as large as the stack is copied.
+    All is measured while all workers are busy with the same.
+
+    A dense network has to read all weights for the outputs, to read them for the gradients of the
+    layers below, and to read and write them for the update. The bound is the larger of two times:
+    the time of the matrix products alone, on stacks as large as the engine's and with each product
+    called over and over; and the time to move these bytes at the rate at which an array as large as
+    the stack is copied.
+
+    A convolutional network multiplies what meets data (:func:`revlib.training.convolutions.census`)
+    once forwards and twice backwards, but for the gradient by the images. The bound is the time
+    that this takes at the rate of a large matrix product, and in addition that of reading each live
+    parameter twice and writing it once, at the rate at which an array of their size is copied. What
+    else a step does, on activations, is left out: it might all be done in the caches.
     """
-    measured = joblib.Parallel(workers)(
-        joblib.delayed(_products_and_bytes)(workload) for _ in range(workers)
-    )
+    dense_network = workload.model == "mlp"
+    measure = _products_and_bytes if dense_network else _operations_and_bytes
+    measured = joblib.Parallel(workers)(joblib.delayed(measure)(workload) for _ in range(workers))
     products = statistics.mean(m["products"] for m in measured) / workers
     moving = statistics.mean(m["bytes"] / m["bandwidth"] for m in measured) / workers * 1e3
     return {
         "products": products,
         "moving": moving,
-        "milliseconds": max(products, moving),
+        "milliseconds": max(products, moving) if dense_network else products + moving,
         "bandwidth GB/s": sum(m["bandwidth"] for m in measured) / 1e9,
         "rate GFLOP/s": sum(m["operations"] / m["products"] for m in measured) / 1e6,
     }
@@ -211,15 +224,37 @@ def _products_and_bytes(workload: Workload) -> dict[str, float]:
             )
             operations += 2 * batch * inputs * outputs
         size += 4 * inputs * outputs * (4 if layer else 3)
-    stack = torch.cat([weights.flatten() for weights in stacks])
-    copied = torch.empty_like(stack)
-    bandwidth = 2 * 4 * stack.numel() / _seconds(lambda: copied.copy_(stack))
     return {
         "products": products * 1e3,
         "operations": operations,
         "bytes": size,
-        "bandwidth": bandwidth,
+        "bandwidth": _bandwidth(sum(weights.numel() for weights in stacks)),
     }
+
+
+@torch.inference_mode()
+def _operations_and_bytes(workload: Workload) -> dict[str, float]:
+    torch.set_num_threads(1)
+    task = workload()
+    table = convolutions.census(task.model, task.batch(1)[0])
+    each = 3 * table["multiplications"].sum() - table["multiplications"].iloc[0]
+    operations = 2 * workload.batch_size * int(each)
+    x, y = (torch.randn(LARGE, LARGE) for _ in range(2))
+    rate = 2 * LARGE**3 / _seconds(lambda: torch.mm(x, y), 1)
+    live = int(table["live"].sum())
+    return {
+        "products": operations / rate * 1e3,
+        "operations": operations,
+        "bytes": 3 * 4 * live,
+        "bandwidth": _bandwidth(live),
+    }
+
+
+def _bandwidth(numbers: int) -> float:
+    """Return how many bytes are read or written in a second where so many numbers are copied."""
+    stack = torch.ones(numbers)
+    copied = torch.empty_like(stack)
+    return 2 * stack.nbytes / _seconds(lambda: copied.copy_(stack))
 
 
 def _seconds(action: Callable[[], object], for_seconds: float = 0.3) -> float:

@@ -174,7 +174,7 @@ class Plan:
             preset,
             size,
             seeds,
-            {case: size.recorded(case, every, last) for case in size.cases},
+            dict.fromkeys(size.cases, size.recorded(every, last)),
             differing,
             Store(results.root() / name / folder),
         )
@@ -262,7 +262,7 @@ class Plan:
         size = self.study.size("sample").changed(
             **{field: value for field, value in self.changes.items() if field != "sample"}
         )
-        recorded = {case: size.recorded(case) for case in size.cases}
+        recorded = dict.fromkeys(size.cases, size.recorded())
         return dataclasses.replace(
             self, preset="sample", size=size, seeds=list(size.seeds[:1]), recorded=recorded
         )

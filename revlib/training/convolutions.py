@@ -5,8 +5,8 @@ made for large ones wastes most of its time. Two rewritings of a step, both exac
 
 - **Live taps.** Where a feature map is 1 × 1, a kernel of 3 × 3 with padding 1 meets data with its
   middle tap only. The other eight meet padding at every position of the output: whatever the data,
-  their gradient is zero, and plain SGD never changes them (:func:`parameters` counts them). They
-  are neither read nor written.
+  their gradient is zero, and plain SGD never changes them (:func:`census` counts them). They are
+  neither read nor written.
 - **Products.** A convolution with few output positions becomes one matrix product for each row of
   its kernel, on inputs that were gathered along the image's rows. A row of the kernel meets the
   rows of the image by a shift, so rows of padding are left out instead of multiplied. The backward
@@ -24,17 +24,23 @@ axis, pads with anything but zeros, or is of a class of its own. With momentum, 
 another optimizer a dead tap may move too, by a rule of its own: there the strategy does not apply
 at all, nor where anything has a hook, which could ask for a gradient. Neither does it where its
 first step differs from the plain one; that is tried in double precision, since a module can do what
-cannot be foreseen, such as to draw random numbers in the order of the memory.
+cannot be foreseen, such as to draw random numbers in the order of the memory. One that uses a layer
+twice in a later step only makes that step fail, and needs ``strategy="eager"``.
+
+Tried and dropped, since they gained little or nothing: products for more positions, oneDNN's
+products in the place of MKL's, other chunks for evaluation, and an allocator that keeps its memory.
 """
 
 from __future__ import annotations
 
 import copy
 import functools
+import math
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
 import torch
 from torch import nn
 
@@ -150,7 +156,7 @@ class Geometry:
         """Whether each position of the output sees just its own of the input, by one tap."""
         sides = [self.meetings(side) for side in (0, 1)]
         return self.inputs[1:] == self.outputs[1:] and all(
-            len(met) == 1 and met[0].inputs == met[0].outputs == slice(0, size, 1)
+            [(each.outputs, each.inputs) for each in met] == [(slice(0, size), slice(0, size, 1))]
             for met, size in zip(sides, self.inputs[1:], strict=True)
         )
 
@@ -205,7 +211,7 @@ class _Plan:
         onward = torch.zeros_like(gathered)
         self.outputs = weight.new_empty(*geometry.outputs[1:], batch, len(weight))
         self.onward = onward
-        # From where in the images each block of the buffers comes, the largest first.
+        # From where in the images each block of the buffers comes.
         self.copies = [
             (
                 (rows, across.inputs),
@@ -215,7 +221,6 @@ class _Plan:
             for across in geometry.meetings(1)
             for put, rows in geometry.blocks
         ]
-        self.copies.sort(key=lambda copy: copy[1].numel(), reverse=True)
         # One product for each live row of the kernel, whose live part is a matrix in its place.
         kernel = weight.detach().permute(2, 0, 3, 1)[:, :, columns]
         self.products = [
@@ -442,3 +447,40 @@ def _same_first_step(task: Task) -> bool:
         torch.allclose(rewritten[name], value, rtol=1e-8, atol=1e-8 * moved)
         for name, value in plain.items()
     )
+
+
+def census(model: nn.Module, inputs: torch.Tensor) -> pd.DataFrame:
+    """Count the parameters of each layer that ever meet data, and what is multiplied with it.
+
+    Parameters
+    ----------
+    model
+        Any module.
+    inputs
+        Images of the size that it is trained on, of shape (N, channels, height, width).
+
+    Returns
+    -------
+    pandas.DataFrame
+        For each module with parameters of its own, in order of appearance: its name, ``layer``; its
+        ``parameters``; how many of them are ``live`` (the others meet padding only: their gradient
+        is zero for any data); and for convolutions and linear layers the ``multiplications`` with
+        data, for one image and forwards. A convolution that is not known here, see the module's
+        text, counts as live as a whole, and none of its multiplications is counted.
+    """
+    geometries = _geometries(model, inputs)
+    rows = []
+    for name, module in model.named_modules():
+        count = sum(parameter.numel() for parameter in module.parameters(recurse=False))
+        live, multiplications = count, 0
+        if module in geometries:
+            met = [geometries[module].meetings(side) for side in (0, 1)]
+            channels = module.in_channels * module.out_channels
+            live -= channels * (math.prod(module.kernel_size) - len(met[0]) * len(met[1]))
+            pairs = [sum(each.outputs.stop - each.outputs.start for each in taps) for taps in met]
+            multiplications = channels * math.prod(pairs)
+        elif isinstance(module, nn.Linear):
+            multiplications = module.weight.numel()
+        if count:
+            rows.append((name, count, live, multiplications))
+    return pd.DataFrame(rows, columns=["layer", "parameters", "live", "multiplications"])

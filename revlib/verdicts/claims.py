@@ -117,9 +117,7 @@ class Claim:
 
     def needed(self) -> list[int]:
         """Return the steps in its ranges that the preset ``paper`` records of all that it takes."""
-        recorded = [
-            set(experiments.get(name).size("paper").recorded(order)) for name, order in self.cases
-        ]
+        recorded = [set(experiments.get(name).size("paper").recorded()) for name, _ in self.cases]
         steps = set.intersection(*recorded)
         return sorted(n for n in steps if any(first <= n <= last for first, last in self.windows))
 

@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from IPython.display import HTML, Markdown
 from matplotlib.figure import Figure
 
-from revlib import figures, runs
+from revlib import figures, orders, runs
 from revlib.runs import Shown
 from revlib.store import provenance
-from revlib.verdicts import claims, stability, tables
+from revlib.verdicts import claims, findings, stability, tables
 
 
 class Page:
@@ -76,6 +77,40 @@ class Page:
         gap = " " if len(self.shown) == 1 else "\n\n"
         return Markdown(f"**What this page shows.**{gap}{notes.data}")
 
+    def finding(self) -> Markdown:
+        """Say in a sentence for each setting what is found.
+
+        Does the test loss vary less, stay below a level first, does the iterate still move?
+        It is computed from what is shown, and says what is undecided, not recorded, or diverged.
+        """
+        first = "**In one sentence.**"
+        found = {name: findings.sentence(self._found(name)) for name in self.shown}
+        if len(found) == 1:
+            return Markdown(f"{first} {next(iter(found.values()))}{self._small()}")
+        named = {self.shown[name].setting.data: words for name, words in found.items()}
+        return Markdown(f"{first}{self._small()}\n\n{findings.listed(named)}")
+
+    def summary(self) -> Markdown:
+        """Say in a list what is found in each setting, with its numbers, computed as `finding`."""
+        lines = []
+        for name, shown in self.shown.items():
+            table, steps = shown.table, self._range(name)
+            measured = [c for c in _CURVES if c in table]
+            groups = [
+                [findings.spreads(table, measured, steps, self.orders)],
+                [findings.stays_below(table, c, levels, self.orders) for c, levels in _levels(name)]
+                or ["no claim of the paper asks which path stays below a level first"],
+                [findings.moves(self._motion(name).table, self.orders)],
+                [self._level(name), findings.diverged(table), self._price(name)],
+            ]
+            data = f"{shown.setting.data}: " if len(self.shown) > 1 else ""
+            heads = ("Varies less?", "Below a level first?", "At rest?", "Level and cost.")
+            lines += [
+                f"{data}**{head}** {findings.sentence(parts)}"
+                for head, parts in zip(heads, groups, strict=True)
+            ]
+        return Markdown(findings.listed(lines))
+
     def choices(self) -> HTML:
         """Show the setting beside what the paper says of each choice."""
         table = self.first.study.choices(self.first.setting)
@@ -118,8 +153,27 @@ class Page:
             self.spreads(), "quantity", f"spread {one} / {other}", group="window"
         )
 
+    def structure(self) -> Figure:
+        """Draw how far the test loss moves in so many steps: root mean squares over the seeds.
+
+        A jump that is taken back at once is seen at every lag alike; a drift grows with it.
+        """
+        first, last = self.range
+        lags = [2**k for k in range((last - first).bit_length())]
+        found = stability.structure(self.first.table, "test_loss", first, last, lags)
+        found = found[found["order"].isin(self.orders)]
+        square = (found["moved"] ** 2).groupby([found["order"], found["lag"]]).mean().dropna()
+        lines = {
+            order: (own.index.to_numpy(float), np.sqrt(own.to_numpy()))
+            for order in self.orders
+            for own in [square[order]]
+        }
+        return figures.scaling(
+            lines, lines, "lag τ, in steps", "change of the test loss in τ steps"
+        )
+
     def levels(self) -> Markdown:
-        """Say how much calmer the second order is in the test loss, and at which level."""
+        """Say how much less the test loss varies with the second order, and at which level."""
         table, (first, last), (one, other) = self.first.table, self.range, self.orders
         calmer = stability.compare(table, "test_loss", first, last, "trend", self.orders)
         level = stability.fluctuation(table, "test_loss", first, last)
@@ -130,11 +184,49 @@ class Page:
         if (calmer.ratios == 1).all():
             return Markdown(f"{self._no_ratio()} {fate}")
         return Markdown(
-            f"Over steps {first} to {last} the test loss spreads **{calmer}** less about a smooth "
+            f"Over steps {first} to {last} the test loss varies **{calmer}** less about a smooth "
             f"trend {other} than {one}; seed by seed the factor is "
             f"{', '.join(f'{ratio:.2g}' for ratio in calmer.ratios)}. Its mean over these steps is "
             f"lower {other} on {lower} of {stability.counted(len(level), 'seed')}: "
             f"{level[other].mean():.3f} against {level[one].mean():.3f} on average. " + fate
+        )
+
+    def falls(self) -> Markdown:
+        """Say how far the mean test loss of both orders still falls over the :attr:`range`."""
+        table, words = self.first.table, []
+        first, last = self.range
+        for order in self.orders:
+            own = table[(table["order"] == order) & table["step"].between(first, last)]
+            mean = own.groupby("step")["test_loss"].mean()
+            words.append(f"from {mean.iloc[0]:.3f} to {mean.iloc[-1]:.3f} {findings.adverb(order)}")
+        return Markdown(
+            f"- **Level.** Over steps {first:,} to {last:,} the test loss, averaged over the "
+            f"seeds, goes {' and '.join(words)}."
+        )
+
+    def elsewhere(self, order: str) -> Markdown:
+        """Say whether the last order lies elsewhere than another one, and whether both rest there.
+
+        In the test accuracy, over the second half of the :attr:`range`: the distance of their
+        means, seed by seed, against how far the one that moves more goes from its first to its
+        last step.
+        """
+        first, last = (sum(self.range) // 2, self.range[1])
+        table = self.first.table
+        inside = table[table["step"].between(first, last)]
+        at = inside.pivot(index=["order", "seed"], columns="step", values="test_accuracy")
+        at = at.dropna(axis=1)
+        pair = [order, self.orders[1]]
+        mean = at.mean(axis=1).unstack("order")
+        moved = (at.iloc[:, -1] - at.iloc[:, 0]).abs().unstack("order")[pair].max(axis=1)
+        gap = (mean[pair[0]] - mean[pair[1]]).abs()
+        return Markdown(
+            f"- **Elsewhere?** Over steps {first:,} to {last:,} the mean test accuracies "
+            f"{findings.adverb(pair[1])} and {findings.adverb(pair[0])} lie "
+            f"{', '.join(f'{each:.3f}' for each in gap)} apart, seed by seed; over the same steps "
+            f"one of the two moves by {', '.join(f'{each:.3f}' for each in moved)}. It moves "
+            f"further than they lie apart on {int((moved > gap).sum())} of "
+            f"{stability.counted(len(gap), 'seed')}."
         )
 
     def training_losses(self) -> Markdown:
@@ -158,21 +250,26 @@ class Page:
         return figures.motion(self._motion(name).table)
 
     def motion_note(self) -> Markdown:
-        """Say what :meth:`motion` shows, in numbers."""
+        """Say what :meth:`motion` shows, in numbers, in the units of the figure."""
         words = {}
         for name in self.shown:
             shown = self._motion(name)
             at = shown.table[shown.table["step"] == shown.table["step"].max()]
+            at = at.assign(steps=at["moved"] / at["step_length"])
             mean = at.groupby("order").mean(numeric_only=True)
-            told = "; ".join(
-                f"{order}: {row['contraction_rate']:+.4f} a map, {row['moved']:.3g} and "
-                f"{row['predictions_moved']:.3g}"
+            contracting = at.assign(negative=at["contraction_rate"] < 0).groupby("order")
+            lines = "; ".join(
+                f"{order}: {row['contraction_rate']:+.4f} a map (below zero on "
+                f"{contracting['negative'].sum()[order]} of "
+                f"{stability.counted(int(contracting.size()[order]), 'seed')}), "
+                f"{row['steps']:.3g} lengths of the first step of the chain, and "
+                f"{row['predictions_moved']:.3g} in the predictions"
                 for order, row in mean.iterrows()
             )
             words[name] = (
                 f"{shown.note} At step {at['step'].max()}, mean over seeds: the contraction rate "
                 "along the replayed chain, how far one more step moves the iterate, and how far "
-                f"its predictions. {told}."
+                f"its predictions. {lines}."
             )
         return self._lines(words)
 
@@ -201,6 +298,46 @@ class Page:
             )
         )
 
+    def _found(self, name: str) -> list[str]:
+        """Return what is found in one of the settings: a clause a question."""
+        table = self.shown[name].table
+        return [
+            findings.varies(table, "test_loss", self._range(name), self.orders),
+            *(findings.stays_below(table, c, own, self.orders) for c, own in _levels(name)[:1]),
+            findings.moves(self._motion(name).table, self.orders),
+            *([findings.diverged(table)] if len(stability.divergence(table)) else []),
+        ]
+
+    def _small(self) -> str:
+        """Say that what is shown is the sample, if it is."""
+        if self.first.preset == "paper":
+            return ""
+        return " (This is the sample, a small version of the experiment.)"
+
+    def _range(self, name: str) -> tuple[int, int]:
+        """Return the steps over which one of the studies is looked at."""
+        last = int(self.shown[name].table["step"].max())
+        return self.range if self.range[1] <= last else (last // 2, last)
+
+    def _level(self, name: str) -> str:
+        """Say on how many seeds the second order has the lower mean test loss."""
+        found = stability.fluctuation(self.shown[name].table, "test_loss", *self._range(name))
+        level = found.pivot(index="seed", columns="order", values="mean")
+        level = level.reindex(columns=list(self.orders)).dropna()
+        one, other = map(findings.adverb, self.orders)
+        lower = int((level[self.orders[1]] < level[self.orders[0]]).sum())
+        return (
+            f"the mean test loss is lower {other} than {one} on {lower} of "
+            f"{stability.counted(len(level), 'seed')}"
+        )
+
+    def _price(self, name: str) -> str:
+        """Say what all points of the path up to its last step cost."""
+        last = int(self.shown[name].table["step"].max())
+        costs = [orders.named(order).cost(range(1, last + 1)) for order in self.orders]
+        one, other = map(findings.adverb, self.orders)
+        return f"all {last:,} points cost {costs[1]:,} maps {other} and {costs[0]:,} {one}"
+
     def _no_ratio(self) -> str:
         first, last = self.range
         return (
@@ -224,3 +361,16 @@ class Page:
         return Markdown(
             "\n\n".join(f"**{self.shown[name].setting.data}.** {w}" for name, w in words.items())
         )
+
+
+_CURVES = ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
+"""The paper's four learning curves."""
+
+
+def _levels(name: str) -> list[tuple[str, tuple[float, ...]]]:
+    """Return of which quantity and which levels a claim about a study says what is first below."""
+    return [
+        (claim.quantity[0], claim.levels)
+        for claim in claims.load()
+        if claim.criterion == "stays_below" and claim.experiment[0] == name
+    ]

@@ -1,0 +1,309 @@
+"""What results come to, in sentences: the first lines of the chapters, and their summaries.
+
+Each sentence is computed from what a page shows, and says so where nothing is decided, nothing is
+recorded, or a path has diverged. The standard is that of :mod:`revlib.verdicts.intervals`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from revlib.verdicts import intervals, stability
+from revlib.verdicts.claims import RATIO
+from revlib.verdicts.effects import CRITERIA, Asked
+from revlib.verdicts.stability import counted
+
+MANY = 10
+"""Recorded steps below which nothing is said of how a curve varies about its trend."""
+
+REST = 0.01
+"""An iterate that moves by less than this share of a forward step is said to be nearly at rest."""
+
+
+@dataclass(frozen=True)
+class Times:
+    """A factor over seeds, and which side of 1 it lies on.
+
+    Parameters
+    ----------
+    mean, low, high
+        Its geometric mean and the 95 % interval, not a number where the seeds give none.
+    seeds
+        How many there are.
+    side
+        ``"above"`` or ``"below"`` where the whole interval lies on one side of 1, ``"alike"`` where
+        it lies inside the band of no effect, ``"open"`` otherwise; ``"few"`` for fewer seeds than
+        decide anything, ``"none"`` where no finite factor can be given.
+    """
+
+    mean: float
+    low: float
+    high: float
+    seeds: int
+    side: str
+
+    @classmethod
+    def of(cls, factors: pd.Series) -> Times:
+        """Return what factors come to, one for each seed."""
+        factors = factors.dropna()
+        mean, low, high = stability.geometric_mean(factors)
+        if not 0 < mean < np.inf:
+            return cls(mean, low, high, len(factors), "none")
+        judged = intervals.judge({"": intervals.of_seeds(np.log(factors))}, np.log(RATIO)).verdict
+        sides = {"undecided": "open", "too few": "few", "reproduced": "above"}
+        side = sides.get(judged) or ("below" if high < 1 else "alike")
+        return cls(mean, low, high, len(factors), side)
+
+    def __str__(self) -> str:
+        """Return the factor in words."""
+        return f"{rounded(self.mean)} {self.interval()}"
+
+    def interval(self, inverse: bool = False) -> str:
+        """Return the interval and the number of seeds in brackets, also of one over the factor."""
+        seeds = counted(self.seeds, "seed")
+        if self.seeds < intervals.FEWEST or not np.isfinite([self.low, self.high]).all():
+            return f"({seeds})"
+        low, high = (1 / self.high, 1 / self.low) if inverse else (self.low, self.high)
+        return f"(95 % interval {rounded(low)} to {rounded(high)}; {seeds})"
+
+
+def rounded(value: float) -> str:
+    """Return a factor in two digits; in three near 1, where two would hide it."""
+    return f"{value:.3g}" if 0.5 < value < 2 else stability.rounded(value)
+
+
+def named(quantity: str) -> str:
+    """Return what a column is called in a sentence."""
+    return quantity.replace("train_", "training_").replace("_", " ")
+
+
+def adverb(order: str) -> str:
+    """Return how an order is said in a sentence: backward, or with `reset(1000)`.
+
+    What is a phrase of several words stays as it is.
+    """
+    return order if order in ("forward", "backward") or " " in order else f"with `{order}`"
+
+
+def less(
+    what: str,
+    verb: str,
+    how: str,
+    factors: pd.Series,
+    orders: tuple[str, str],
+    words: tuple[str, str] = ("less", "*more*"),
+) -> str:
+    """Return whether something is less with the second order than with the first.
+
+    Parameters
+    ----------
+    what, verb, how
+        Subject, verb and what follows it: "the test loss", "varies", "about its trend".
+    factors
+        For each seed, how many times less.
+    orders
+        The first order and the second.
+    words
+        What it is said to be on either side: less and more, say, or lower and higher.
+    """
+    one, other = map(adverb, orders)
+    down, up = words
+    times = Times.of(factors)
+    how = f" {how}" if how else ""
+    compared = f"{how} {other} than {one}"
+    if times.side == "none":
+        if not times.seeds:
+            return f"how much {what} {verb}{how} is not recorded"
+        return f"no ratio says how much {what} {verb}{how}: a path diverged or does not move"
+    return {
+        "above": f"{what} {verb} {rounded(times.mean)} times {down}{compared} {times.interval()}",
+        "below": f"{what} {verb} {rounded(1 / times.mean)} times {up}{compared} "
+        f"{times.interval(inverse=True)}",
+        "alike": f"{what} {verb} as much{how} {other} as {one}: the ratio is {times}",
+        "open": f"whether {what} {verb} {down}{compared} is undecided: the ratio is {times}",
+        "few": f"too few seeds say whether {what} {verb} {down}{compared}: the ratio is {times}",
+    }[times.side]
+
+
+def varies(
+    table: pd.DataFrame, quantity: str, steps: tuple[int, int], orders: tuple[str, str]
+) -> str:
+    """Return how much less a quantity varies about its trend with the second order.
+
+    Parameters
+    ----------
+    table
+        The rows of a study.
+    quantity
+        A column of it.
+    steps
+        The first and the last step that are looked at.
+    orders
+        The first order and the second.
+    """
+    what = named(quantity)
+    inside = table[table["order"].isin(orders) & table["step"].between(*steps)]
+    points = inside.groupby("order")["step"].nunique().reindex(orders, fill_value=0).min()
+    if points < MANY:
+        return (
+            f"too few steps are recorded ({points} from {steps[0]:,} to {steps[1]:,}) to say how "
+            f"much the {what} varies about its trend"
+        )
+    found = stability.compare(table, quantity, *steps, "trend", orders)
+    return less(f"the {what}", "varies", "about its trend", found.ratios, orders)
+
+
+def spreads(
+    table: pd.DataFrame, quantities: Iterable[str], steps: tuple[int, int], orders: tuple[str, str]
+) -> str:
+    """Return :func:`varies` of several quantities in one sentence, with a verdict on each."""
+    if "too few steps" in (first := varies(table, next(iter(quantities)), steps, orders)):
+        return first
+    words = {"above": "yes", "below": "no, more", "alike": "no, as much", "open": "undecided"}
+    words |= {"few": "too few seeds"}
+    told = []
+    for quantity in quantities:
+        times = Times.of(stability.compare(table, quantity, *steps, "trend", orders).ratios)
+        if times.side == "none":
+            told.append(f"{named(quantity)}: no ratio")
+        else:
+            told.append(f"{named(quantity)}: {words[times.side]}, {times}")
+    one, other = orders
+    return (
+        f"spread about a trend over steps {steps[0]:,} to {steps[1]:,}, {one} divided by {other}: "
+        + "; ".join(told)
+    )
+
+
+def stays_below(
+    table: pd.DataFrame, quantity: str, levels: tuple[float, ...], orders: tuple[str, str]
+) -> str:
+    """Return which order stays below levels from an earlier step on.
+
+    Parameters
+    ----------
+    table, quantity, orders
+        As for :func:`varies`.
+    levels
+        Fractions of the value at the first recorded step.
+    """
+    one, other = map(adverb, orders)
+    paths = table[table["order"].isin(orders)]
+    recorded = [set(paths.loc[paths["order"] == order, "step"]) for order in orders]
+    common = sorted(set.intersection(*recorded))
+    paths = paths[paths["step"].isin(common)]
+    at = paths.pivot(index=["seed", "order"], columns="step", values=quantity)
+    if not (at.iloc[:, -1] <= max(levels) * at.iloc[:, 0]).any():
+        return (
+            f"by step {common[-1]:,} no path stays below {_percent(max(levels))} of its first "
+            f"{named(quantity)}"
+        )
+    asked = Asked(orders, ((int(common[0]), int(common[-1])),), levels)
+    measured = CRITERIA["stays_below"].measure(paths, quantity, asked)
+    times = Times.of(np.exp(measured[""].groupby("seed").mean()))
+    count = counted(len(levels), "level")
+    count += f" from {_percent(max(levels))} to {_percent(min(levels))}" if len(levels) > 1 else ""
+    which = f"the {named(quantity)} stays below {count} of its start"
+    ratio = f"steps {one} divided by steps {other} {times}"
+    return {
+        "above": f"{which} first {other}: {one} takes {rounded(times.mean)} times as many steps "
+        f"{times.interval()}",
+        "below": f"{which} first {one}: {other} takes {rounded(1 / times.mean)} times as many "
+        f"steps {times.interval(inverse=True)}",
+        "alike": f"{which} from about the same step on in both orders: {ratio}",
+        "open": f"in which order {which} first is undecided: {ratio}",
+        "few": f"too few seeds say in which order {which} first: {ratio}",
+        "none": f"in which order {which} first cannot be said",
+    }[times.side]
+
+
+def _percent(level: float) -> str:
+    return f"{100 * level:g} %"
+
+
+def moves(motion: pd.DataFrame, orders: tuple[str, str]) -> str:
+    """Return how far one more step still moves the iterate of the second order.
+
+    Parameters
+    ----------
+    motion
+        Rows with ``moved``, how far a step moves the iterate in parameter space.
+    orders
+        The first order and the second.
+    """
+    one, other = map(adverb, orders)
+    both = motion[motion["order"].isin(orders)]
+    at = both.pivot_table(index=["step", "seed"], columns="order", values="moved", dropna=False)
+    at = at.reindex(columns=list(orders)).dropna()
+    if at.empty:
+        return f"whether the iterate still moves {other} is not recorded"
+    last = at.index.get_level_values("step").max()
+    moved = at.loc[last]
+    times = Times.of(moved[orders[1]] / moved[orders[0]])
+    if times.side == "none":
+        return f"at step {last:,} the iterate of one of the orders diverged, or does not move"
+    whose = f"the {other} iterate" if other == orders[1] else f"the iterate {other}"
+    state = "is nearly at rest" if times.mean < REST else "has not come to rest"
+    return (
+        f"{whose} {state}: at step {last:,} one more step moves it "
+        f"{rounded(times.mean)} times as far as {one} {times.interval()}"
+    )
+
+
+def diverged(table: pd.DataFrame) -> str:
+    """Return how many paths of which order diverged."""
+    gone = stability.divergence(table)["order"].value_counts()
+    paths = table.groupby("order")["seed"].nunique()
+    if gone.empty:
+        return "no path diverged"
+    return "diverged: " + ", ".join(
+        f"{number} of {counted(int(paths[order]), 'path')} {adverb(order)}"
+        for order, number in gone.items()
+    )
+
+
+def sentence(parts: Iterable[str]) -> str:
+    """Return clauses as one sentence."""
+    words = "; ".join(parts)
+    first = words[0].upper() if words[1:2].isalpha() else words[0]  # x² stays as it is
+    return f"{first}{words[1:]}."
+
+
+def listed(lines: Mapping[str, str] | Iterable[str]) -> str:
+    """Return sentences as a list in Markdown, those of a mapping with their names in front."""
+    if isinstance(lines, Mapping):
+        lines = [f"**{name}**: {line}" for name, line in lines.items()]
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def difference(row: pd.Series) -> str:
+    """Return a row of :func:`revlib.verdicts.section_5.ends` as a paired difference, in words."""
+    side = row["side"] or "not different beyond chance"
+    return (
+        f"{side} ({row['difference']:+.2g} ± {row['error']:.1g}; lower on {row['lower']:.0f} of "
+        f"{counted(int(row['seeds']), 'seed')})"
+    )
+
+
+def power(slopes: pd.Series) -> str:
+    """Return the power of the cost with which something grows, one for each seed, in words."""
+    effect = intervals.of_seeds(slopes)
+    low, high = effect.ends()
+    words = f"{effect.mean:.2f}"
+    if effect.seeds < intervals.FEWEST:
+        return f"the power {words} of the cost ({counted(effect.seeds, 'seed')})"
+    words = (
+        f"the power {words} of the cost (95 % interval {low:.2f} to {high:.2f}; {effect.seeds} "
+        "seeds)"
+    )
+    if low > 1:
+        return f"{words}, faster than the cost"
+    if high < 0:
+        return f"{words}: it falls"
+    if low > 0 and high < 1:
+        return f"{words}, more slowly than the cost"
+    return f"{words}, perhaps not at all" if low <= 0 else f"{words}, about as fast as the cost"

@@ -1,0 +1,200 @@
+"""The fixed ending and its rivals, against the definition."""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from revlib import orders
+from revlib.experiments.fixed_ending import LARGER, RIVALS, STUDIES, Parameters, rivals
+from revlib.iterates import iterates
+from revlib.training.maps import Trainer, TrainingStep
+from revlib.training.settings import Setting, build
+from revlib.verdicts import fixed_ending
+
+SETTING = Setting(
+    data="x^2",
+    sample=True,
+    model="mlp",
+    hidden=(7,),
+    stem=None,
+    normalisation=None,
+    init="he",
+    scaling="unit",
+    sampling="epochs",
+    batch_size=4,
+    learning_rate=0.1,
+    train_examples=None,
+    test_examples=None,
+)
+M = 10
+STEPS = (0, 3, 12, 15)
+PARAMETERS = Parameters(SETTING, M, STEPS)
+
+
+def loss(task, state, batch=None):
+    """The test loss, or that on a batch, at a state."""
+    trainer = Trainer(task)
+    trainer.load(state)
+    inputs, targets = task.evaluation["test"] if batch is None else batch
+    with torch.no_grad():
+        return task.loss(trainer.model()(inputs), targets).item()
+
+
+@pytest.fixture(scope="module")
+def task():
+    return build(SETTING, 3)
+
+
+@pytest.fixture(scope="module")
+def forward(task):
+    """The forward iterates by step."""
+    trainer = Trainer(task)
+    start = trainer.state()
+    maps = [TrainingStep(trainer, n) for n in range(1, max(STEPS) + 1)]
+    return dict(iterates(maps, start, orders.forward()))
+
+
+def shown(case):
+    return pd.DataFrame(rivals(PARAMETERS, 3, case)).set_index("step")
+
+
+def joined(task, numbers):
+    return tuple(torch.cat(parts) for parts in zip(*map(task.batch, numbers), strict=True))
+
+
+def test_forward_is_the_forward_path(task, forward):
+    found = shown("forward")
+    assert list(found.index) == list(STEPS)
+    for step in STEPS:
+        assert found["test_loss"][step] == pytest.approx(loss(task, forward[step]), rel=1e-12)
+
+
+def test_the_fixed_ending_is_the_order(task):
+    trainer = Trainer(task)
+    start = trainer.state()
+    maps = [TrainingStep(trainer, n) for n in range(1, max(STEPS) + 1)]
+    found = shown("fixed ending")
+    for step, state in iterates(maps, start, orders.tail(M), STEPS):
+        assert found["test_loss"][step] == pytest.approx(loss(task, state), rel=1e-12)
+
+
+def test_a_cooldown_takes_the_next_batches_at_a_falling_rate(task, forward):
+    found = shown("cooldown")
+    for step in STEPS:
+        state = forward[step]
+        for i in range(M):
+            rate = SETTING.learning_rate * (M - i) / M
+            slower = dataclasses.replace(
+                task, optimizer=lambda p, rate=rate: torch.optim.SGD(p, lr=rate)
+            )
+            trainer = Trainer(slower)
+            fresh = trainer.state()
+            trainer.load(dataclasses.replace(state, optimizer=fresh.optimizer))
+            trainer.apply(step + 1 + i)
+            state = trainer.state()
+        assert found["test_loss"][step] == pytest.approx(loss(task, state), rel=1e-9)
+
+
+def test_larger_batches_are_the_next_ones_together(task, forward):
+    found = shown("larger batches")
+    for step in STEPS:
+        trainer = Trainer(
+            dataclasses.replace(task, batches=[joined(task, range(step + 1, step + LARGER + 1))])
+        )
+        trainer.load(forward[step])
+        trainer.apply(1)
+        assert found["test_loss"][step] == pytest.approx(loss(task, trainer.state()), rel=1e-9)
+
+
+def mean(forward, weights):
+    """The weighted mean of forward iterates, weights by step."""
+    names = forward[0].model
+    model = {k: sum(w * forward[n].model[k] for n, w in weights.items()) for k in names}
+    return dataclasses.replace(forward[0], model=model)
+
+
+def test_the_last_iterates_are_averaged(task, forward):
+    found = shown("last iterates")
+    for step in STEPS:
+        last = range(max(0, step - M + 1), step + 1)
+        state = mean(forward, dict.fromkeys(last, 1 / len(last)))
+        assert found["test_loss"][step] == pytest.approx(loss(task, state), rel=1e-9)
+
+
+def test_the_moving_average_has_the_weight_of_a_mean_of_m(task, forward):
+    found, decay = shown("EMA"), 2 / (M + 1)
+    for step in STEPS:
+        weights = {n: decay * (1 - decay) ** (step - n) for n in range(1, step + 1)}
+        state = mean(forward, weights | {0: (1 - decay) ** step})
+        assert found["test_loss"][step] == pytest.approx(loss(task, state), rel=1e-9)
+
+
+@pytest.mark.parametrize("case", RIVALS)
+def test_the_first_and_the_newest_batches_are_told_apart(task, forward, case):
+    found = shown(case)
+    assert set(found) == {"train_loss", "test_loss", "first_loss", "newest_loss"}
+    if case == "forward":
+        first, newest = joined(task, range(1, M + 1)), joined(task, range(6, 16))
+        assert found["first_loss"][15] == pytest.approx(loss(task, forward[15], first))
+        assert found["newest_loss"][15] == pytest.approx(loss(task, forward[15], newest))
+        assert found["newest_loss"][3] == pytest.approx(loss(task, forward[3], first))
+
+
+def test_how_many_maps_stay_the_same_at_the_end():
+    lasting = {
+        "forward": 0,
+        "backward": 29,
+        "tail(7)": 7,
+        "newest_tail(7)": 0,
+        "windowed(50)": 29,
+        "windowed(8)": 5,  # of the window from 25 on
+    }
+    for name, number in lasting.items():
+        assert fixed_ending.fixed(orders.named(name), 30) == number
+
+
+def made_up(spread):
+    """Paths of three seeds whose noise is smaller by a factor in the second of two cases."""
+    generator = np.random.default_rng(0)
+    rows = []
+    for seed in range(3):
+        for case, size in (("forward", 1.0), ("other", 1 / spread)):
+            noise = 0.1 * size * generator.normal(size=200)
+            rows += [
+                {"seed": seed, "order": case, "step": n, "test_loss": 2 - n / 200 + e}
+                for n, e in enumerate(noise)
+            ]
+    return pd.DataFrame(rows)
+
+
+@pytest.mark.parametrize("spread", [0.5, 8.0])
+def test_calm_is_told_against_forward(spread):
+    found = fixed_ending.summary(fixed_ending.calm(made_up(spread), 0, 199))
+    assert found.loc["forward", ["trend", "change", "level"]].tolist() == [1, 1, 1]
+    assert found.loc["other", "trend"] == pytest.approx(spread, rel=0.15)
+    assert found.loc["other", "change"] == pytest.approx(spread, rel=0.2)
+    assert found.loc["other", "level"] == pytest.approx(1, rel=0.05)
+
+
+def test_the_finding_names_what_is_lowest():
+    columns = [f"{w}{e}" for w in ("trend", "change", "level") for e in ("", "_low", "_high")]
+    rows = {"forward": 1.0, "fixed ending": 1.0, "EMA": 0.9, "cooldown": 0.8}
+    table = pd.DataFrame(0.0, index=[*rows, "tail(5)", "backward"], columns=columns)
+    table["seeds"] = 3
+    table["level"] = pd.Series(rows)
+    endings, against = table.loc[["tail(5)", "backward"]], table.loc[list(rows)]
+    assert "the rivals is *cooldown*" in fixed_ending.finding("x", endings, against, 5)
+    against.loc["EMA", "level"] = 0.7
+    assert "the rivals is *EMA*" in fixed_ending.finding("x", endings, against, 5)
+
+
+@pytest.mark.parametrize("study", STUDIES, ids=lambda study: study.name)
+def test_the_seeds_are_fresh_and_every_look_can_be_judged(study):
+    paper = study.size("paper")
+    assert not set(paper.seeds) & {0, 1, 2, 3, 4}
+    assert "tail(" in str(paper.cases) or "fixed ending" in paper.cases
+    half = [n for n in paper.at if n >= paper.steps // 2]
+    assert len(half) > 50
