@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from revlib import Task, backward, reset, switch, tail, trajectory, windowed
+from revlib.runs.engine import Plan
 from revlib.training import batches, dense, mementos, sweep
 from revlib.training.maps import Trainer
 
@@ -947,6 +948,12 @@ def test_a_task_of_ones_own_takes_whatever_its_step_takes():
         assert list(curve) == ["seed", "order", "step", "loss"]
     with pytest.raises(ValueError, match="let make and step put things there"):
         problem.to("meta")
+
+
+@pytest.mark.parametrize("seeds", [0, "[0]", "0", [0.5], ["0"]])
+def test_seeds_that_are_no_list_are_refused_in_a_sentence(seeds):
+    with pytest.raises(ValueError, match=r"parameter seeds must be a list of whole .*papermill"):
+        Plan.of("figure-7", "sample", seeds)
 
 
 # Mementos alone.
