@@ -47,7 +47,7 @@ pdf: book ## print the whole book as a PDF (needs Chromium, which no package of 
 	$(VENV)/bin/jupyter-book build -q --builder singlehtml book
 	$(CHROMIUM) --headless --no-sandbox --disable-gpu --no-pdf-header-footer \
 	    --virtual-time-budget=100000 --print-to-pdf=book/_build/book.pdf \
-	    file://$(CURDIR)/book/_build/singlehtml/intro.html
+	    "file://$$(pwd | sed 's/ /%20/g')/book/_build/singlehtml/intro.html"
 	@echo "The PDF is book/_build/book.pdf"
 
 .PHONY: notebooks

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from collections.abc import Sequence
 from concurrent.futures import BrokenExecutor
@@ -22,6 +23,9 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # its encoding may lack λ, as in a file that it
+            stream.reconfigure(errors="namereplace")  # is redirected to
     options = _parser().parse_args(arguments)
     try:
         return options.do(options)

@@ -1,5 +1,6 @@
 """The command line: what it prints, how it ends, and that it never ends in a traceback."""
 
+import io
 import itertools
 import os
 import re
@@ -17,7 +18,7 @@ import torchvision
 from tiny import MOTION, ORDERS, TINY
 
 import revlib
-from revlib import runs
+from revlib import cli, runs
 from revlib.cli import main
 from revlib.runs import engine
 from revlib.runs.engine import Plan
@@ -446,3 +447,13 @@ def test_a_killed_worker_gets_a_sentence(tiny, capsys, monkeypatch):
     status, _, err = call(capsys, "run tiny --preset sample")
     assert status == 2
     assert_one_sentence(err, "A worker was killed", "What was computed is kept")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
+def test_a_file_whose_encoding_lacks_a_letter_gets_its_name(encoding, monkeypatch):
+    file = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(file, encoding))
+    monkeypatch.setattr(cli, "_claims", lambda options: print("λ = h²") or 0)
+    assert cli.main(["claims"]) == 0
+    sys.stdout.flush()
+    assert file.getvalue().decode(encoding).startswith(r"\N{GREEK SMALL LETTER LAMDA} = h")

@@ -23,6 +23,7 @@ TORCHVISION = {"fashion_mnist": "FashionMNIST", "cifar10": "CIFAR10", "cifar100"
 def folder(tmp_path, monkeypatch):
     """Look for full sets in an empty folder, so that no test sees the user's own."""
     monkeypatch.setenv("REVLIB_DATA", str(tmp_path))
+    monkeypatch.setattr(datasets, "DIGESTS", {})  # those of the tests are small
     return tmp_path
 
 
@@ -295,3 +296,11 @@ def test_digest_depends_on_every_array(folder):
 def test_unknown_name_lists_the_valid_ones(function):
     with pytest.raises(ValueError, match=r"'mnist'.*fashion_mnist, cifar10, cifar100"):
         function("mnist")
+
+
+def test_other_images_in_the_place_of_a_data_set_are_refused(folder, monkeypatch):
+    monkeypatch.setattr(datasets, "DIGESTS", {"fashion_mnist": "fdc0f30e48e41518"})
+    np.savez(folder / "fashion_mnist.npz", **small("fashion_mnist"))
+    message = refused("fashion_mnist", folder)
+    assert "other images, labels or class names than fashion_mnist" in message
+    assert "that of the data set fdc0f30e48e41518" in message

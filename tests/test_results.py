@@ -640,3 +640,26 @@ def test_what_is_kept_is_known_by_study_preset_and_changes(tmp_path, monkeypatch
 def test_a_value_is_read_as_it_is_written(value):
     read = results.value(str(value))
     assert (read, type(read)) == (value, type(value))
+
+
+def test_a_full_disk_names_the_file_and_what_is_kept(tmp_path):
+    path = tmp_path / "rows.parquet"
+    path.write_text("before")
+
+    def full(beside):
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match=r"rows\.parquet could not be written: No space.*is kept"):
+        results._replace(path, full)
+    assert path.read_text() == "before"
+
+
+@pytest.mark.parametrize("error", [OSError(37, "No locks available"), NotImplementedError("flock")])
+def test_a_file_system_without_locks_is_named(error, tmp_path, monkeypatch):
+    def refuse(*args, **options):
+        raise error
+
+    monkeypatch.setattr(results.filelock.FileLock, "acquire", refuse)
+    message = f"{tmp_path} cannot be locked .*another disk"
+    with pytest.raises(OSError, match=message), results.Store(tmp_path)._lock():
+        pass

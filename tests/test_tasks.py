@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from revlib import Task
-from revlib.training import tasks
+from revlib.training import evaluation, tasks
 from revlib.training.tasks import ShuffledEpochs
 
 SGD = partial(torch.optim.SGD, lr=0.1)
@@ -72,7 +72,7 @@ def test_evaluation_in_chunks_is_the_mean_over_all_examples(monkeypatch):
     model = nn.Linear(3, 2).double()
     x, y = torch.randn(23, 3, dtype=torch.float64), torch.randint(0, 2, (23,))
     problem = Task(model, nn.functional.cross_entropy, [], SGD, {"held_out": (x, y)})
-    monkeypatch.setattr(tasks, "EVALUATION_CHUNK", 5)
+    monkeypatch.setattr(evaluation, "EVALUATION_CHUNK", 5)
     assert problem.evaluate(model) == {
         "held_out_loss": pytest.approx(nn.functional.cross_entropy(model(x), y).item(), rel=1e-12),
         "held_out_accuracy": (model(x).argmax(1) == y).double().mean().item(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import operator
 import shlex
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -113,6 +114,26 @@ def stale(name: str, preset: str = "paper", **changes: Any) -> list[str]:
     ]
 
 
+def _seed_list(given: Any) -> list[int]:
+    """Return seeds, ascending.
+
+    Raises
+    ------
+    ValueError
+        If they are no list of whole numbers; papermill's ``-p seeds 0`` does not give one.
+    """
+    try:
+        seeds = sorted({operator.index(seed) for seed in given})
+    except TypeError:
+        raise ValueError(
+            "The parameter seeds must be a list of whole numbers, 0 or more, such as [0, 1]; got "
+            f"{given!r}. For papermill: -y 'seeds: [0, 1]'."
+        ) from None
+    if seeds and seeds[0] < 0:
+        raise ValueError(f"A seed must be a whole number, 0 or more; got {seeds[0]}.")
+    return seeds
+
+
 @dataclass(frozen=True)
 class Plan:
     """A study with everything decided: what :func:`run` is asked to have computed at its end.
@@ -155,9 +176,7 @@ class Plan:
         study = experiments.get(name)
         usual = study.size(preset)
         size = usual.changed(**(changes or {}))
-        seeds = sorted({int(seed) for seed in (size.seeds if seeds is None else seeds)})
-        if seeds and seeds[0] < 0:
-            raise ValueError(f"A seed must be a whole number, 0 or more; got {seeds[0]}.")
+        seeds = _seed_list(size.seeds if seeds is None else seeds)
         if (every or last) and not study.method.by_step:
             raise ValueError(
                 f"The cases of {name} are computed whole: it takes neither a spacing of steps nor "

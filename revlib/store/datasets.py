@@ -43,6 +43,14 @@ NAMES = tuple(_SOURCES)
 """The names that `load` and `path` know."""
 
 
+DIGESTS = {
+    "fashion_mnist": "fdc0f30e48e41518",
+    "cifar10": "78481bfa3e45b6cc",
+    "cifar100": "81a663fb29cb4204",
+}
+"""The digest of each full set (:attr:`Dataset.digest`)."""
+
+
 class DataNotFoundError(FileNotFoundError):
     """A full data set is neither on this machine nor could it be downloaded."""
 
@@ -188,7 +196,14 @@ def _read(file, name: str, sample: bool) -> Dataset:
     classes = tuple(arrays.pop("classes").tolist())
     for array in arrays.values():
         array.flags.writeable = False
-    return Dataset(name, sample, **arrays, classes=classes)
+    data = Dataset(name, sample, **arrays, classes=classes)
+    if not sample and data.digest != DIGESTS.get(name, data.digest):
+        raise DamagedDataError(
+            f"{file} holds other images, labels or class names than {name}: the digest of its "
+            f"content is {data.digest}, that of the data set {DIGESTS[name]}. Delete it, then put "
+            f"a good copy in its place or fetch one with `revlib data {name}`."
+        )
+    return data
 
 
 def _fault(arrays: dict[str, np.ndarray], name: str) -> str | None:

@@ -389,6 +389,12 @@ class Store:
                 f"Another process is writing to {self.folder}. Wait until it has finished, or "
                 "stop it: what it has computed is kept."
             ) from None
+        except (OSError, NotImplementedError) as error:
+            raise OSError(
+                f"{self.folder} cannot be locked against other processes ({error}): its file "
+                "system has no locks, perhaps. Nothing was changed there. Work on a copy of the "
+                "results on another disk."
+            ) from error
         try:
             yield
         finally:
@@ -407,8 +413,9 @@ class Writer:
         """Add rows."""
         seconds = round(time.monotonic() - self._start, 3)
         entry = json.dumps({"seconds": seconds, "rows": rows})
-        self._stream.write(f"{provenance.digest(entry)} {entry}\n".encode())
-        self._stream.flush()
+        with _kept(self.file.stem.with_suffix(".journal")):
+            self._stream.write(f"{provenance.digest(entry)} {entry}\n".encode())
+            self._stream.flush()
 
 
 def kept() -> list[tuple[str, str, dict[str, Any]]]:
@@ -528,5 +535,18 @@ def _checked(line: bytes) -> dict[str, Any]:
 def _replace(path: Path, write: Any) -> None:
     """Write a file beside `path` and move it there, so that `path` is never half written."""
     beside = path.with_name(path.name + ".new")
-    write(beside)
-    os.replace(beside, path)
+    with _kept(path):
+        write(beside)
+        os.replace(beside, path)
+
+
+@contextlib.contextmanager
+def _kept(path: Path) -> Iterator[None]:
+    """Say of what cannot be written where that was, and what is kept."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(
+            f"{path} could not be written: {error.strerror or error}. What was stored before is "
+            "kept. Make room there, and give the same command again: it goes on from there."
+        ) from error

@@ -152,8 +152,9 @@ def pair(batch: Any, number: str) -> tuple[Any, Any]:
         what += f" ({', '.join(map(str, batch))})"
     raise ValueError(
         f"{number} is {what}, not a pair (inputs, targets). Make pairs of them, in which "
-        "the inputs may be a dictionary or a tuple, for example ((batch['x'], batch['y']) for batch in "
-        "loader); or say yourself what a step is: revlib.Task.of(make, step, evaluate, batches)."
+        "the inputs may be a dictionary or a tuple, for example ((batch['x'], batch['y']) for "
+        "batch in loader); or say yourself what a step is: "
+        "revlib.Task.of(make, step, evaluate, batches)."
     )
 
 
@@ -183,8 +184,8 @@ def examples(name: str, given: Any) -> tuple[Any, Any]:
             given = parts[0] if len(parts) == 1 else _joined(parts)
         except (RuntimeError, TypeError, KeyError) as error:
             raise ValueError(
-                f"The batches of the evaluation set '{name}' cannot be put together: {why(error)}. Give "
-                "it as one pair (inputs, targets)."
+                f"The batches of the evaluation set '{name}' cannot be put together: {why(error)}. "
+                "Give it as one pair (inputs, targets)."
             ) from error
     inputs, targets = pair(given, label)
     if any(len(tensor) == 0 for tensor in leaves(inputs) if tensor.ndim):

@@ -155,8 +155,9 @@ class Trainer:
     @functools.cached_property
     def inventory(self) -> mementos.Inventory:
         """What can be reached from the working copy, as it is when this is asked for first."""
-        ordinary = isinstance(self._made, WorkingCopy)
-        return mementos.Inventory(vars(self._made) if ordinary else {"made": self._made})
+        if isinstance(self._made, WorkingCopy):
+            return mementos.Inventory(vars(self._made), dict(self._tensors()))
+        return mementos.Inventory({"made": self._made})
 
     def state(self) -> TrainingState:
         """Return a copy of the present state (of the first chain)."""
@@ -225,7 +226,7 @@ class Trainer:
         return self._model(inputs)
 
     def _tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
-        if isinstance(self._model, nn.Module):
+        if isinstance(self._made, WorkingCopy):
             yield from self._model.named_parameters()
             yield from self._model.named_buffers()
         else:

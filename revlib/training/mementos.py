@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import copy
 import enum
 import functools
 import random
@@ -87,9 +88,11 @@ class Inventory:
     ----------
     roots
         Where to begin, by name.
+    named
+        Tensors whose values the caller keeps, by name; if None, all, by their paths.
     """
 
-    def __init__(self, roots: Mapping[str, Any]):
+    def __init__(self, roots: Mapping[str, Any], named: Mapping[str, torch.Tensor] | None = None):
         self.things: dict[str, Any] = {}
         self._refs: dict[int, Ref] = {}
         self._start: Changes = {}
@@ -104,8 +107,9 @@ class Inventory:
 
         for name, root in roots.items():
             _encoded(root, met, "", name)
+        names = None if named is None else {id(t): Name(name) for name, t in named.items()}
         for path in waiting:
-            self._start[path] = _content(self.things[path], met, path)
+            self._start[path] = _content(self.things[path], met, path, names)
 
     def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Yield the tensors that were there at the start, by path."""
@@ -168,7 +172,8 @@ class Inventory:
         with torch.no_grad():
             for path, thing in self.things.items():
                 content = changes.get(path, self._start[path])
-                if not _unchanged(_content(thing, met, path), content):
+                tensor = isinstance(thing, torch.Tensor)
+                if tensor or not _unchanged(_content(thing, met, path), content):
                     _fill(thing, content, here, values)
             for path, noted in new.items():
                 _fill(made[path], noted.content, here, values)
@@ -213,7 +218,7 @@ def _kept(kind: type) -> tuple[bool, list[str], tuple[str, ...]]:
 def _content(thing: Any, met: Any, path: str, names: Mapping[int, Name] | None = None) -> list:
     """Return what an object holds: a value of its own, its items, its attributes.
 
-    Without `names` the values of tensors are left out: they are then always restored.
+    Tensors with a name have that in the place of their values; without `names` it is their path.
     """
 
     def part(child: Any, key: Any) -> Any:
@@ -224,11 +229,12 @@ def _content(thing: Any, met: Any, path: str, names: Mapping[int, Name] | None =
     if type(thing) in (dict, collections.OrderedDict) and not thing:  # most of a module's are
         return [None, [], {}]
     if isinstance(thing, torch.Tensor):
-        if names is not None:
-            own = names.get(id(thing)) or thing.detach().clone()
+        name = Name(path) if names is None else names.get(id(thing))
+        own = name or thing.detach().clone()
         leaf = thing.is_leaf
         items = [thing.requires_grad if leaf else None, part(thing.grad if leaf else None, "grad")]
         items.append(part(thing._backward_hooks, "hooks"))
+        part(thing._post_accumulate_grad_hooks if leaf else None, "hooks after")
     elif isinstance(thing, dict):
         items = [
             (part(key, f"key {place}"), part(value, key if type(key) in (str, int) else place))
@@ -441,6 +447,49 @@ def only_torch(made: Any) -> bool:
 
 
 _NUMPYS = np.random.MT19937(0)  # generates NumPy's global random numbers during a step
+
+
+def copied(*things: Any) -> tuple[Any, ...]:
+    """Return copies of objects, which may know of each other.
+
+    Unlike ``copy.deepcopy`` it copies what functions close over, and hooks on parameters.
+    """
+    seen = list(
+        Inventory({str(place): thing for place, thing in enumerate(things)}).things.values()
+    )
+    memo: dict[int, Any] = {}
+    cells = {
+        id(thing): (thing, types.CellType()) for thing in seen if type(thing) is types.CellType
+    }
+    for function in seen:
+        if isinstance(function, types.FunctionType) and function.__closure__:
+            closure = tuple(
+                cells[id(cell)][1] for cell in function.__closure__ if id(cell) in cells
+            )
+            if len(closure) == len(function.__closure__):  # torch's own are left alone
+                memo[id(function)] = _twin(function, closure)
+    copies = copy.deepcopy(things, memo)
+    for cell, twin in cells.values():
+        if _inside(cell) is not _Nothing:
+            twin.cell_contents = copy.deepcopy(cell.cell_contents, memo)
+    for thing in seen:
+        if isinstance(thing, nn.Parameter) and id(thing) in memo:
+            for hook in (thing._backward_hooks or {}).values():
+                memo[id(thing)].register_hook(copy.deepcopy(hook, memo))
+            for hook in (thing._post_accumulate_grad_hooks or {}).values():
+                memo[id(thing)].register_post_accumulate_grad_hook(copy.deepcopy(hook, memo))
+    return copies
+
+
+def _twin(function: types.FunctionType, closure: tuple[types.CellType, ...]) -> Any:
+    """Return a function with another closure."""
+    twin = types.FunctionType(
+        function.__code__, function.__globals__, function.__name__, function.__defaults__, closure
+    )
+    twin.__kwdefaults__, twin.__qualname__ = function.__kwdefaults__, function.__qualname__
+    twin.__module__ = function.__module__
+    twin.__dict__.update(function.__dict__)
+    return twin
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from revlib.training import batches, evaluation, trials
+from revlib.training import batches, evaluation, mementos, trials
 from revlib.training.evaluation import Loss
 from revlib.training.maps import WorkingCopy
 
@@ -39,25 +39,27 @@ class _Training:
     copies: bool
     restores: bool
 
-    def __post_init__(self) -> None:
-        """Let streams be drawn once, and the seed be any whole number.
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Take the seed and the batches in whatever form they come.
 
         Raises
         ------
         ValueError
-            If the seed is not a whole number, or the batches are none.
+            If that is none that is known.
         """
-        try:
-            self.seed = operator.index(self.seed)
-        except TypeError:
-            raise ValueError(f"The seed must be a whole number; got {self.seed!r}.") from None
-        if not hasattr(self.batches, "__getitem__"):
-            if not isinstance(self.batches, Iterable):
+        if name == "seed":
+            try:
+                value = operator.index(value)
+            except TypeError:
+                raise ValueError(f"The seed must be a whole number; got {value!r}.") from None
+        if name == "batches" and not hasattr(value, "__getitem__"):
+            if not isinstance(value, Iterable):
                 raise ValueError(
                     "The batches must be a list, a loader or anything else that can be run "
-                    f"through; got a {type(self.batches).__name__}."
+                    f"through; got a {type(value).__name__}."
                 )
-            self.batches = batches.Stream(self.batches)
+            value = batches.Stream(value)
+        super().__setattr__(name, value)
 
     def batch(self, n: int) -> Any:
         """Return the batch ``B_n``, counted from 1."""
@@ -169,23 +171,27 @@ class Task(_Training):
     copies: bool = field(default=False, init=False, repr=False)
     restores: bool = field(default=False, init=False, repr=False)
 
-    def __post_init__(self) -> None:
+    def __setattr__(self, name: str, value: Any) -> None:
         """Take the evaluation sets in whatever form they come.
 
         Raises
         ------
         ValueError
-            If they have none that is known.
+            If that is none that is known.
         """
-        super().__post_init__()
-        if not isinstance(self.evaluation, Mapping):
-            raise ValueError(
-                "The evaluation sets come by name, {'test': (inputs, targets)}; got a "
-                f"{type(self.evaluation).__name__}."
-            )
-        self.evaluation = {
-            name: batches.examples(name, given) for name, given in self.evaluation.items()
-        }
+        if name == "evaluation":
+            if not isinstance(value, Mapping):
+                raise ValueError(
+                    "The evaluation sets come by name, {'test': (inputs, targets)}; got a "
+                    f"{type(value).__name__}."
+                )
+            if LAST_BATCH in value:
+                raise ValueError(
+                    f"An evaluation set cannot be called '{LAST_BATCH}': that is the batch which "
+                    "was applied last. Give it another name."
+                )
+            value = {each: batches.examples(each, given) for each, given in value.items()}
+        super().__setattr__(name, value)
 
     @staticmethod
     def of(
@@ -426,26 +432,20 @@ def _copied(model: nn.Module | None, loss: Loss) -> tuple[Any, Any]:
     Raises
     ------
     ValueError
-        If they cannot be copied, or lose something by it.
+        If they cannot be copied.
     """
-    what = "model"
     try:
-        memo: dict[int, Any] = {}
-        copy_of_model = copy.deepcopy(model, memo)
-        what = "loss"
-        copy_of_loss = copy.deepcopy(loss, memo)
+        model, loss = mementos.copied(model, loss)
     except Exception as error:
-        way_out = trials.WAY_OUT if what == "model" else "Give a function in its place."
-        raise ValueError(f"The {what} cannot be copied: {batches.why(error)}. {way_out}") from error
-    if model is not None:
-        reason = None
-        if any(not parameter.is_leaf for parameter in copy_of_model.parameters()):
-            reason = "its parameters do not come out as parameters, as with torch.jit.script"
-        elif any(p._backward_hooks or p._post_accumulate_grad_hooks for p in model.parameters()):
-            reason = "hooks on its parameters would be lost"
-        if reason:
-            raise ValueError(f"The model cannot be copied: {reason}. {trials.WAY_OUT}")
-    return copy_of_model, copy_of_loss
+        raise ValueError(
+            f"The model and its loss cannot be copied: {batches.why(error)}. {trials.WAY_OUT}"
+        ) from error
+    if model is not None and any(not parameter.is_leaf for parameter in model.parameters()):
+        raise ValueError(
+            "The model cannot be copied: its parameters do not come out as parameters, as with "
+            f"torch.jit.script. {trials.WAY_OUT}"
+        )
+    return model, loss
 
 
 def _made_on(make: Callable[[], nn.Module], device: str) -> nn.Module:

@@ -38,9 +38,9 @@ def check(task: Any) -> None:
         if first is not None:
             _fits(other, batches.copied(first))
             other = Trainer(task)
+        if any(parameter.is_meta for parameter in trainer.working_copy.model.parameters()):
+            return  # nothing has values there
     start = trainer.state()
-    if any(tensor.device.type == "meta" for tensor in start.model.values()):
-        return  # nothing has values there
     if found := mementos.difference(vars(start), vars(other.state())):
         raise ValueError(
             f"What is made for training is another one each time: '{found}' differs. Let the "
@@ -109,8 +109,8 @@ def _fits(trainer: Trainer, batch: tuple[Any, Any]) -> None:
                 raise ValueError(f"the loss has the shape {tuple(loss.shape)}, not one value")
     except Exception as error:
         raise ValueError(
-            f"The model's output on the first batch does not fit the loss: {batches.why(error)}. Inputs "
-            f"have the shape {batches.shapes(inputs)}, targets {batches.shapes(targets)}."
+            f"The model's output on the first batch does not fit the loss: {batches.why(error)}. "
+            f"Inputs have the shape {batches.shapes(inputs)}, targets {batches.shapes(targets)}."
         ) from error
 
 
