@@ -101,6 +101,9 @@ def execute(text: Path, output: Path, parameters: dict[str, str]) -> nbformat.No
         )
     except (PapermillExecutionError, DeadKernelError) as error:
         raise ChapterError(_failure(text, partial, error)) from None
+    for cell in notebook.cells:
+        if "injected-parameters" in cell.metadata.get("tags", []):
+            cell.metadata["tags"].append("remove-input")  # each page says itself what it shows
     del notebook.metadata["papermill"]  # a copy of the input, and places on this machine
     nbformat.write(notebook, partial)
     partial.replace(output)

@@ -40,7 +40,8 @@ _ON_THE_MLP = {
     "test_examples": "the plainest choice",
 }
 _ON_REGRESSION = {
-    "init": "with LeCun's or He's normal weights the forward run diverges at these learning rates",
+    "init": "at these learning rates the forward run diverges from He's normal weights, and some "
+    "backward iterates do from LeCun's",
     "scaling": "the arguments lie in [-1, 1] as they are",
     "sampling": "what a data loader does",
     "train_examples": "all 101 points (the paper speaks of 100, and its formula gives 101)",
