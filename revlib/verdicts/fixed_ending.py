@@ -35,9 +35,11 @@ def calm(table: pd.DataFrame, first: int, last: int, quantity: str = "test_loss"
     pandas.DataFrame
         One row for each case and seed: ``order``, ``seed``; ``trend`` and ``change``, how many
         times less it moves about a smooth trend and from step to step
-        (:func:`revlib.verdicts.stability.fluctuation`); and ``level``, its mean divided by that of
-        forward training.
+        (:func:`revlib.verdicts.stability.fluctuation`); ``level``, its mean divided by that of
+        forward training; and ``below``, the share of the looks at which it lies below forward.
     """
+    inside = table[table["step"].between(first, last)]
+    paths = inside.pivot(index=["seed", "step"], columns="order", values=quantity)
     found = stability.fluctuation(table, quantity, first, last).set_index(["order", "seed"])
     forward = found.loc["forward"]
     rows = []
@@ -45,14 +47,17 @@ def calm(table: pd.DataFrame, first: int, last: int, quantity: str = "test_loss"
         own = own.droplevel("order")
         moves = {what: np.exp(log_ratio(forward[what], own[what])) for what in ("trend", "change")}
         level = own["mean"] / forward["mean"]
-        rows.append(pd.DataFrame(moves | {"level": level}).reset_index().assign(order=name))
+        below = (paths[name] < paths["forward"]).groupby("seed").mean()
+        told = moves | {"level": level, "below": below}
+        rows.append(pd.DataFrame(told).reset_index().assign(order=name))
     return pd.concat(rows, ignore_index=True)
 
 
 def summary(found: pd.DataFrame) -> pd.DataFrame:
     """Return :func:`calm` over seeds: for each case the geometric means with their intervals.
 
-    The columns are those of `calm`, each with ``_low`` and ``_high``, and ``seeds``.
+    The columns are those of `calm`, each with ``_low`` and ``_high``, and ``seeds``. Of the share
+    of looks they are the mean over seeds, the lowest and the highest.
     """
     rows = {}
     for name, own in found.groupby("order", sort=False):
@@ -60,6 +65,8 @@ def summary(found: pd.DataFrame) -> pd.DataFrame:
         for what in ("trend", "change", "level"):
             ends = stability.geometric_mean(own[what])
             row |= dict(zip((what, f"{what}_low", f"{what}_high"), ends, strict=True))
+        share = own["below"]
+        row |= {"below": share.mean(), "below_low": share.min(), "below_high": share.max()}
         rows[name] = row
     return pd.DataFrame.from_dict(rows, orient="index")
 
@@ -96,8 +103,9 @@ def finding(what: str, endings: pd.DataFrame, rivals: pd.DataFrame, length: int)
         f"{_interval(backward, 'trend')} times less backward; "
         f"{counted(int(tail['seeds']), 'seed')}. The lowest of the rivals is *{best}*, at "
         f"{_interval(rivals.loc[best], 'level')} times the loss of forward and "
-        f"{_interval(rivals.loc[best], 'trend')} times calmer; a fixed ending is at "
-        f"{_interval(rivals.loc['fixed ending'], 'level')} times."
+        f"{_interval(rivals.loc[best], 'trend')} times calmer; it lies below forward at "
+        f"{rivals.loc[best, 'below']:.0%} of the looks, a fixed ending at "
+        f"{rivals.loc['fixed ending', 'below']:.0%}."
     )
 
 
@@ -112,10 +120,12 @@ def _interval(row: pd.Series, what: str) -> str:
 def table_of(found: pd.DataFrame) -> str:
     """Return a summary as a table in Markdown, a row a case."""
     lines = [
-        "| | about its trend | step to step | level | seeds |",
-        "| :-- | --: | --: | --: | --: |",
+        "| | about its trend | step to step | level | below forward at | seeds |",
+        "| :-- | --: | --: | --: | --: | --: |",
     ]
     for name, row in found.iterrows():
         cells = " | ".join(_interval(row, what) for what in ("trend", "change", "level"))
-        lines.append(f"| {name} | {cells} | {int(row['seeds'])} |")
+        low, high = row["below_low"], row["below_high"]
+        share = "" if name == "forward" else f"{row['below']:.0%} ({low:.0%} to {high:.0%})"
+        lines.append(f"| {name} | {cells} | {share} | {int(row['seeds'])} |")
     return "\n".join(lines)
