@@ -134,7 +134,8 @@ def reset(*at: int) -> Order:
 
     ``r … 1 · n … r+1`` after a reset at r (Figures 3 and 13: ``reset(1000)``).
     """
-    points = sorted({0, *(whole("A reset", step, 1) for step in at)})
+    at = tuple(whole("A reset", step, 1) for step in at)
+    points = sorted({0, *at})
     return Order(
         f"reset({', '.join(str(p) for p in points[1:])})",
         lambda n: _backward_between([p for p in points if p < n], n),

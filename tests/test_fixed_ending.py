@@ -91,7 +91,7 @@ def test_a_cooldown_takes_the_next_batches_at_a_falling_rate(task, forward):
                 task, optimizer=lambda p, rate=rate: torch.optim.SGD(p, lr=rate)
             )
             trainer = Trainer(slower)
-            trainer.load(state)
+            trainer.load(state)  # a state tells what has changed since the start; the rate has not
             trainer.apply(step + 1 + i)
             state = trainer.state()
         assert found["test_loss"][step] == pytest.approx(loss(task, state), rel=1e-9)
@@ -176,15 +176,10 @@ def test_calm_is_told_against_forward(spread):
     assert found.loc["other", "trend"] == pytest.approx(spread, rel=0.15)
     assert found.loc["other", "change"] == pytest.approx(spread, rel=0.2)
     assert found.loc["other", "level"] == pytest.approx(1, rel=0.05)
-    assert 0.4 < found.loc["other", "below"] < 0.6
-    assert found.loc["forward", "below"] == 0
-    assert "| other | " in fixed_ending.table_of(found)
 
 
 def test_the_finding_names_what_is_lowest():
-    columns = [
-        f"{w}{e}" for w in ("trend", "change", "level", "below") for e in ("", "_low", "_high")
-    ]
+    columns = [f"{w}{e}" for w in ("trend", "change", "level") for e in ("", "_low", "_high")]
     rows = {"forward": 1.0, "fixed ending": 1.0, "EMA": 0.9, "cooldown": 0.8}
     table = pd.DataFrame(0.0, index=[*rows, "tail(5)", "backward"], columns=columns)
     table["seeds"] = 3

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from revlib import Order, backward, forward, reset, switch, tail, windowed
-from revlib.orders import MAKERS, named, tree
+from revlib.orders import MAKERS, named, newest_tail, reshuffled_tail, tree
 
 recorded = st.sets(st.integers(0, 60), max_size=12)
 
@@ -98,6 +98,8 @@ NAMED = {
     "reset(2, 5)": reset(5, 2),
     "switch(9)": switch(9),
     "tail(4)": tail(4),
+    "reshuffled_tail(4)": reshuffled_tail(4),
+    "newest_tail(4)": newest_tail(4),
 }
 
 

@@ -111,7 +111,7 @@ def test_a_change_of_what_determines_numbers_is_seen(edited, study, definition, 
 @pytest.mark.parametrize(
     ("module", "old", "new"),
     [
-        ("training.tasks", "  # examples evaluated at once", "  # other words"),
+        ("training.evaluation", "  # examples evaluated at once", "  # other words"),
         ("training.settings", '"""Return the task that a setting describes', '"""Other words'),
         ("training.settings", "\n\ndef build", "\n\n\n# A heading.\n\n\ndef build"),
         (

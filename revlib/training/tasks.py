@@ -358,7 +358,8 @@ class Task(_Training):
 
     def measure(self, made: WorkingCopy, last: int | None) -> dict[str, float]:
         """Evaluate a working copy."""
-        return self.evaluate(made.model, last, made.loss)
+        own = {} if made.loss is self.loss else {"loss": made.loss}
+        return self.evaluate(made.model, last, **own)
 
     def evaluate(
         self, model: nn.Module, last: int | None = None, loss: Loss | None = None
