@@ -417,8 +417,8 @@ def test_the_opening_figure_shows_paths_marks_and_endings(monkeypatch):
 def test_an_opening_without_results_names_the_run_and_has_no_figure(monkeypatch):
     empty = pd.DataFrame(columns=["order", "seed", "step", "train_loss"])
     monkeypatch.setattr(runs, "stored", lambda name: empty)
-    assert overview.opening() == "Not yet run: `revlib run endings-figure-6`.\n"
-    with pytest.raises(ValueError, match="revlib run endings-figure-6"):
+    assert overview.opening() == "Not yet run: `revlib run endings-figure-4`.\n"
+    with pytest.raises(ValueError, match="revlib run endings-figure-4"):
         overview.picture()
 
 

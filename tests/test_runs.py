@@ -711,14 +711,6 @@ def test_a_resumed_measurement_equals_an_uninterrupted_one(tiny, moved, kind):
     assert len(computed) == len(moved) - 3
 
 
-def test_motion_is_measured_no_further_than_an_order_is_followed(tiny, moved, monkeypatch):
-    short = dataclasses.replace(MOTION.sizes["sample"], until={"backward": 8})
-    monkeypatch.setitem(MOTION.sizes, "sample", short)
-    beyond = (moved["order"] == "backward") & (moved["step"] > 8)
-    assert beyond.sum() == len(SEEDS)
-    same(measured(), moved[~beyond].reset_index(drop=True))
-
-
 def test_motion_is_stale_where_the_way_to_measure_it_has_changed_and_curves_are_not(tiny, moved):
     definition = "revlib.training.motion.motion"
     with pytest.MonkeyPatch.context() as patch:
@@ -872,11 +864,8 @@ def test_a_study_tells_its_cost_in_optimizer_steps(tiny):
 
 
 def test_the_cost_counts_what_is_shown(tiny):
-    short = dataclasses.replace(SAMPLE, until={"backward": 8})
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(TINY.sizes, "sample", short)
-        words = shown("tiny", seeds=[1], every=4).cost()
-    steps = [0, 1, 4, 8]
+    words = shown("tiny", seeds=[1], every=4).cost()
+    steps = SAMPLE.recorded(every=4)
     assert f"backward {sum(steps)} for {len(steps)} recorded points" in words
 
 

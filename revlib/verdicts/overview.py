@@ -240,7 +240,7 @@ def not_at_rest() -> str:
 
 # What the book opens with
 
-OPENS_WITH = 6
+OPENS_WITH = 4
 """The figure of the paper in whose setting the front page shows what going backward does."""
 
 LEVELS = (0.2, 0.1, 0.05, 0.02)
