@@ -30,7 +30,7 @@ from revlib.store import provenance, results
 from revlib.training import convolutions, dense, models, sweep
 from revlib.training.tasks import Task
 
-TURNS = 7
+TURNS = 5
 
 GROWTH_STEPS = (100, 200, 400, 800)
 

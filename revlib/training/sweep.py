@@ -27,7 +27,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -281,9 +281,9 @@ class _Run:
     """A job, and how far it has come (in the process that hands out the work)."""
 
     def __init__(self, job: Job):
-        self.job = job
+        self.job = replace(job, strategy=_chosen(job))
         self.nodes = tree(job.order, job.recorded)
-        trainer, start = _trainer(job)
+        trainer, start = _trainer(self.job)
         self.chains = trainer.chains
         self.state_bytes = start.nbytes()
         self.room = 1  # how many states may be kept
@@ -452,11 +452,26 @@ def _trainer(job: Job) -> tuple[Trainer, TrainingState]:
 
 @functools.lru_cache(maxsize=8)  # pieces of several seeds come by turns
 def _working_copy(
-    source: Callable[[], Task], strategy: str | None, thread: int
+    source: Callable[[], Task], strategy: str, thread: int
 ) -> tuple[Trainer, TrainingState]:
-    task = source()
-    trainer = _strategy(task, strategy)(task)
+    trainer = STRATEGIES[strategy][1](source())
     return trainer, trainer.state()
+
+
+def _chosen(job: Job) -> str:
+    """Return the name of a job's strategy, which workers then take without trying it again."""
+    # To try one can take seconds, so it is remembered; but not with a task of the caller's own,
+    # which would stay in memory.
+    choice = _choice if isinstance(job.source, _Given) else _remembered
+    return choice(job.source, job.strategy)
+
+
+def _choice(source: Callable[[], Task], name: str | None) -> str:
+    trainer = _strategy(source(), name)
+    return next(name for name, (_, kind) in STRATEGIES.items() if kind is trainer)
+
+
+_remembered = functools.lru_cache(maxsize=32)(_choice)
 
 
 def _strategy(task: Task, name: str | None) -> type:
