@@ -94,7 +94,7 @@ def _fashion_mnist(
     study = Study(
         sizes={
             "sample": Size(_SMALL_MLP, (0, 1), small_orders, 200, every=4, bursts=small),
-            "paper": Size(_MLP, _FIVE, orders, 2000, every=10, bursts=bursts),
+            "paper": Size(_MLP, _FIVE, orders, 2000, every=50, bursts=bursts),
         },
         method=Iterates(),
         unstated=_ON_THE_MLP,
