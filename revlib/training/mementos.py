@@ -9,7 +9,7 @@ them goes on to do so; what was added later is made anew.
 
 Paths are the same in every process that makes the same working copy; so states can travel.
 Not seen is what Python code cannot look into (open files, iterators, locks) and what hangs on no
-object (global variables). :meth:`revlib.training.tasks.Task.check` finds by a second replay whether
+object (global variables). ``Task.check`` finds by a second replay whether
 that matters.
 """
 

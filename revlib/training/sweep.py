@@ -110,7 +110,7 @@ def trajectory(
     ValueError
         Before any work is done: if a recorded step lies outside the run, there are too few
         batches, the order spells an impossible word, the strategy does not apply, the device is not
-        there, or the task cannot be replayed exactly (:meth:`revlib.training.tasks.Task.check`).
+        there, or the task cannot be replayed exactly (``Task.check``).
     """
     steps = whole("The number of steps", steps, 0)
     recorded = sorted(check_recorded(record, steps))

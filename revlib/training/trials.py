@@ -18,7 +18,7 @@ WAY_OUT = (
 
 
 def check(task: Any) -> None:
-    """Try a step, an evaluation, and the step once more; for :meth:`.tasks.Task.check`.
+    """Try a step, an evaluation, and the step once more; for ``Task.check``.
 
     What is found is noted in the task: whether batches are changed in place, so that each replay
     needs a copy of its own; and whether evaluation leaves traces, which are then removed.

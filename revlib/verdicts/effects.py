@@ -18,8 +18,6 @@ from revlib.verdicts import intervals, stability
 from revlib.verdicts.intervals import Effect
 from revlib.verdicts.stability import log_ratio
 
-Window = tuple[int, int]
-
 
 class Asked(NamedTuple):
     """What a claim asks of the paths.
@@ -35,7 +33,7 @@ class Asked(NamedTuple):
     """
 
     orders: tuple[str, ...]
-    windows: tuple[Window, ...]
+    windows: tuple[tuple[int, int], ...]
     levels: tuple[float, ...] = ()
 
 

@@ -1,7 +1,7 @@
 """The verdict on a claim, from the stored results and from nothing else.
 
 It is computed each time it is asked for. Results that are missing, stale or not complete give *not
-yet run*. A referee can compute it again: :attr:`Verdict.per_seed` has a number for each seed and
+yet run*. A referee can compute it again: ``Verdict.per_seed`` has a number for each seed and
 range of steps, :data:`revlib.verdicts.effects.CRITERIA` says how it comes from the stored table,
 and :mod:`revlib.verdicts.intervals` what becomes of it.
 """

@@ -189,7 +189,7 @@ def compare(
     table, quantity, first, last
         As for :func:`fluctuation`.
     statistic
-        A name in :data:`STATISTICS`.
+        A name in ``STATISTICS``.
     orders
         Names of the two orders.
 
@@ -255,7 +255,7 @@ def ratios(
     orders
         Names of the two orders.
     statistic
-        A name in :data:`STATISTICS`.
+        A name in ``STATISTICS``.
 
     Returns
     -------
