@@ -5,29 +5,18 @@ import dataclasses
 import numpy as np
 import pandas as pd
 import pytest
+import tiny
 import torch
 
 from revlib import orders
 from revlib.experiments.fixed_ending import LARGER, RIVALS, STUDIES, Parameters, rivals
 from revlib.iterates import iterates
 from revlib.training.maps import Trainer, TrainingStep
-from revlib.training.settings import Setting, build
+from revlib.training.settings import build
 from revlib.verdicts import fixed_ending
 
-SETTING = Setting(
-    data="x^2",
-    sample=True,
-    model="mlp",
-    hidden=(7,),
-    stem=None,
-    normalisation=None,
-    init="he",
-    scaling="unit",
-    sampling="epochs",
-    batch_size=4,
-    learning_rate=0.1,
-    train_examples=None,
-    test_examples=None,
+SETTING = dataclasses.replace(
+    tiny.SETTING, data="x^2", hidden=(7,), learning_rate=0.1, train_examples=None
 )
 M = 10
 STEPS = (0, 3, 12, 15)
@@ -178,16 +167,31 @@ def test_calm_is_told_against_forward(spread):
     assert found.loc["other", "level"] == pytest.approx(1, rel=0.05)
 
 
-def test_the_finding_names_what_is_lowest():
-    columns = [f"{w}{e}" for w in ("trend", "change", "level") for e in ("", "_low", "_high")]
-    rows = {"forward": 1.0, "fixed ending": 1.0, "EMA": 0.9, "cooldown": 0.8}
-    table = pd.DataFrame(0.0, index=[*rows, "tail(5)", "backward"], columns=columns)
-    table["seeds"] = 3
-    table["level"] = pd.Series(rows)
-    endings, against = table.loc[["tail(5)", "backward"]], table.loc[list(rows)]
-    assert "the rivals is *cooldown*" in fixed_ending.finding("x", endings, against, 5)
-    against.loc["EMA", "level"] = 0.7
-    assert "the rivals is *EMA*" in fixed_ending.finding("x", endings, against, 5)
+@pytest.mark.parametrize(
+    ("factors", "words"),
+    [
+        ([7.0, 8.0, 9.0], "The test loss varies 8 times less about its trend with `tail(5)`"),
+        ([0.1, 0.11, 0.12], "9.1 times *more* about its trend with `tail(5)`"),
+        ([0.2, 1.0, 6.0], "about its trend with `tail(5)` than forward is undecided"),
+        ([7.0, 9.0], "Too few seeds say whether"),
+    ],
+)
+def test_the_finding_says_no_more_than_the_seeds_decide(factors, words):
+    found = pd.DataFrame({"order": "tail(5)", "trend": factors, "level": factors})
+    assert words in fixed_ending.finding(found, ["tail(5)"])
+
+
+@pytest.mark.parametrize(
+    ("levels", "words"),
+    [
+        ([0.5, 0.52, 0.48], "The mean test loss is 2 times lower with `EMA` than forward"),
+        ([2.0, 2.1, 1.9], "2 times *higher* with `EMA` than forward"),
+        ([0.5, 1.0, 2.0], "is undecided"),
+    ],
+)
+def test_a_rival_is_lower_only_if_the_seeds_decide_it(levels, words):
+    found = pd.DataFrame({"order": "EMA", "trend": 1.0, "level": levels})
+    assert words in fixed_ending.rival(found, ["EMA"])
 
 
 @pytest.mark.parametrize("study", STUDIES, ids=lambda study: study.name)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import pandas as pd
 
 from revlib.experiments.fixed_ending import LARGER
 from revlib.orders import Order
-from revlib.verdicts import stability
-from revlib.verdicts.stability import counted, log_ratio, rounded
+from revlib.verdicts import findings, stability
+from revlib.verdicts.stability import log_ratio, rounded
 
 
 def fixed(order: Order, step: int) -> int:
@@ -83,30 +85,44 @@ def steps_a_look(length: int) -> dict[str, float]:
     }
 
 
-def finding(what: str, endings: pd.DataFrame, rivals: pd.DataFrame, length: int) -> str:
-    """Return in a sentence or two what a setting says, from two summaries.
+def finding(endings: pd.DataFrame, names: Iterable[str]) -> str:
+    """Return in a sentence how much less the test loss varies than forward, if that is decided.
 
     Parameters
     ----------
-    what
-        The setting, in words.
-    endings, rivals
-        What `summary` returns of the two studies.
-    length
-        Length of the ending.
+    endings
+        What `calm` returns of a study.
+    names
+        The cases that are told.
     """
-    tail, backward = endings.loc[f"tail({length})"], endings.loc["backward"]
-    best = rivals.drop(index=["forward", "fixed ending"])["level"].idxmin()
-    return (
-        f"{what}: with the same {length} maps at the end of every look, the test loss moves "
-        f"{_interval(tail, 'trend')} times less about its trend than forward, and "
-        f"{_interval(backward, 'trend')} times less backward; "
-        f"{counted(int(tail['seeds']), 'seed')}. The lowest of the rivals is *{best}*, at "
-        f"{_interval(rivals.loc[best], 'level')} times the loss of forward and "
-        f"{_interval(rivals.loc[best], 'trend')} times calmer; it lies below forward at "
-        f"{rivals.loc[best, 'below']:.0%} of the looks, a fixed ending at "
-        f"{rivals.loc['fixed ending', 'below']:.0%}."
-    )
+    factors = endings.set_index("order")["trend"]
+    told = [
+        findings.less(
+            "the test loss", "varies", "about its trend", factors.loc[[name]], ("forward", name)
+        )
+        for name in names
+    ]
+    return findings.sentence(told)
+
+
+def rival(rivals: pd.DataFrame, names: Iterable[str]) -> str:
+    """Return in a sentence how much lower than forward some rivals are, if that is decided.
+
+    The parameters are those of `finding`.
+    """
+    factors = 1 / rivals.set_index("order")["level"]
+    told = [
+        findings.less(
+            "the mean test loss",
+            "is",
+            "",
+            factors.loc[[name]],
+            ("forward", name),
+            ("lower", "*higher*"),
+        )
+        for name in names
+    ]
+    return findings.sentence(told)
 
 
 def _interval(row: pd.Series, what: str) -> str:

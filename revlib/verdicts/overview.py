@@ -270,8 +270,6 @@ def opening() -> str:
     curve = range(steps + 1)
     costs = {order: named(order).cost(curve) for order in (*ORDERS, tail)}
     times = {order: f"{cost / costs['forward']:,.0f}" for order, cost in costs.items()}
-    found = fixed_ending.calm(table, *half, quantity).set_index("order")
-    level = findings.Times.of(found.loc["backward", "level"])
     backward = findings.sentence(
         [
             findings.varies(table, quantity, half, ORDERS),
@@ -285,9 +283,9 @@ def opening() -> str:
         for order, step in below.items()
     )
     words = (
-        f"**{what}, one example a step, {steps:,} steps.** {backward} The mean loss over the "
-        f"second half is {level} times that of forward; in expectation no order is lower at the "
-        "end of an epoch ({prf:ref}`prop-same-law`). The whole backward curve costs "
+        f"**{what}, one example a step, {steps:,} steps.** {backward} How low such a path comes to "
+        "stand is chance, one draw for each seed: at the end of an epoch no order is lower in "
+        "expectation ({prf:ref}`prop-same-law`). The whole backward curve costs "
         f"{times['backward']} times as many steps. {ending} That order goes forward and always "
         f"applies the same batches last; its whole curve costs {times[tail]} times as many steps "
         "as forward ({doc}`chapters/fixed-ending`)."
