@@ -1,15 +1,19 @@
 """What every chapter must have. Its results are compared by nbval, which runs the notebooks."""
 
+import ast
 import itertools
 import os
 import re
 from pathlib import Path
+from types import ModuleType
 
 import execute
 import nbformat
 import pair
 import pytest
 import yaml
+
+from revlib.runs import parameters
 
 ROOT = Path(__file__).resolve().parent.parent
 # An absolute path, an address in memory, or a time.
@@ -61,7 +65,18 @@ def test_the_parameters_cell_is_one_and_sets_the_sample(text):
     (cell,) = (
         cell for cell in execute.read(text).cells if "parameters" in cell.metadata.get("tags", [])
     )
-    assert re.search(r'^preset = "sample"', cell.source, flags=re.MULTILINE)
+    assert re.search(r'^preset: str = "sample"', cell.source, flags=re.MULTILINE)
+
+
+@every_chapter
+def test_each_parameter_has_a_type_and_they_are_checked(text):
+    given, setup, *_ = (c.source for c in execute.read(text).cells if c.cell_type == "code")
+    chapter = ModuleType("chapter")
+    exec(given, chapter.__dict__)
+    named = {node.target.id for node in ast.parse(given).body}  # an assignment has no target
+    assert named == chapter.__annotations__.keys()
+    parameters.check(chapter)
+    assert "\nparameters.check()\n" in setup
 
 
 @every_chapter

@@ -1306,7 +1306,7 @@ def test_differences_of_rounding_are_accepted(tiny, monkeypatch):
     """The plain training loop adds in another order than the one that is chosen."""
     stale_curves()
     before = runs.compute("tiny", "sample", [0])
-    monkeypatch.setitem(sweep.STRATEGIES, "dense", (lambda _: False, Task))
+    monkeypatch.setitem(sweep.STRATEGIES, "dense", (lambda _: False, Trainer))
     assert not runs.compute("tiny", "sample", [0]).equals(before)  # it does make a difference
     [found] = renew("tiny")
     assert found.renewed

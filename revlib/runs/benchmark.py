@@ -109,10 +109,10 @@ class Workload:
 WORKLOADS = (
     Workload("MLP 5×500, batch 8", "mlp", (784, *[500] * 5, 10), 10, 8, 400, 8, 2, 3.3),
     Workload("MLP 3×300, batch 1", "mlp", (1, 300, 300, 300, 1), 0, 1, 400, 128, 16, 12.0),
-    Workload("ResNet-18, batch 8", "resnet18", (), 10, 8, 16, 8, 2, 3.0, "imagenet"),
-    Workload("ResNet-18 with CIFAR stem, batch 8", "resnet18", (), 10, 8, 4, 4, 1, 1.3, "cifar"),
-    Workload("ResNet-50, batch 16", "resnet50", (), 100, 16, 6, 4, 2, 2.0, "imagenet"),
-    Workload("VGG-19, batch 8", "vgg19", (), 10, 8, 4, 4, 1, 1.5),
+    Workload("ResNet-18, batch 8", "resnet18", (), 10, 8, 32, 8, 2, 3.0, "imagenet"),
+    Workload("ResNet-18 with CIFAR stem, batch 8", "resnet18", (), 10, 8, 16, 4, 1, 1.3, "cifar"),
+    Workload("ResNet-50, batch 16", "resnet50", (), 100, 16, 16, 4, 1, 2.0, "imagenet"),
+    Workload("VGG-19, batch 8", "vgg19", (), 10, 8, 16, 4, 1, 1.5),
     Workload("logistic regression, batch 8", "mlp", (784, 10), 10, 8, 400, 256, 32),
 )
 

@@ -7,14 +7,20 @@ import functools
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
 
 import joblib
 import torch
+from joblib.externals.loky import process_executor
 
 CONNECT_SECONDS = 10  # that a cluster has to answer
+
+# A worker that has grown by 300 MB counts as leaking, and another takes its place, which needs
+# seconds to begin. To train a VGG takes more than that; and what ours keep is bounded.
+process_executor._MAX_MEMORY_LEAK_SIZE = sys.maxsize
 
 
 @contextlib.contextmanager
