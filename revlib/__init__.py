@@ -10,8 +10,30 @@ train a model in reverse::
     curve = revlib.trajectory(task, revlib.backward(), steps=100, record=range(0, 101, 10))
 """
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from revlib.iterates import iterates
 from revlib.orders import Order, backward, forward, reset, switch, tail, windowed
-from revlib.theory.samples import sample
-from revlib.training.sweep import trajectory
-from revlib.training.tasks import Task
+
+if TYPE_CHECKING:
+    from revlib.theory.samples import sample
+    from revlib.training.sweep import trajectory
+    from revlib.training.tasks import Task
+
+# What needs PyTorch or SciPy, seconds to import, is imported when it is first used.
+_LATER = {
+    "sample": "revlib.theory.samples",
+    "trajectory": "revlib.training.sweep",
+    "Task": "revlib.training.tasks",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module 'revlib' has no attribute '{name}'")
+    return getattr(importlib.import_module(_LATER[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER})

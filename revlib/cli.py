@@ -1,19 +1,32 @@
-"""The command line, ``revlib COMMAND``; ``revlib --help`` lists the commands."""
+"""The command line, ``revlib COMMAND``; ``revlib --help`` lists the commands.
+
+PyTorch and the tables take seconds to import, which help and refusals need not wait for: each
+command imports what it needs.
+"""
 
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 import io
+import os
 import sys
 from collections.abc import Sequence
 from concurrent.futures import BrokenExecutor
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from revlib import experiments, runs
-from revlib.runs import benchmark
-from revlib.runs.engine import Plan
-from revlib.store import datasets, results
-from revlib.verdicts import overview, stability, tables
+if TYPE_CHECKING:
+    from revlib.runs.engine import Plan
+    from revlib.store.results import Identity
+
+NEXT = """What you can do next:
+  revlib list                        what there is to run, and what is stored of it
+  revlib run figure-4 --preset sample
+                                     run an experiment, small, in seconds
+  revlib audit figure-4              recompute a few published points and compare
+  revlib claims                      what the stored results say of the paper's claims
+  revlib COMMAND --help              more about a command
+A model of your own: see "Your own model" in the book (make book)."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -28,7 +41,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="namereplace")  # is redirected to
     options = _parser().parse_args(arguments)
     try:
-        return options.do(options)
+        status = options.do(options)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # who reads the output, head say, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         print("\nStopped. What was computed is kept; the same command goes on from there.")
         return 130
@@ -39,14 +57,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
-    except (ValueError, OSError, results.StoreInUseError) as error:
-        print(f"revlib: {error}", file=sys.stderr)
+    except (ValueError, OSError, MemoryError, RuntimeError) as error:
+        if not _is_told(error):
+            raise
+        print(f"revlib: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+
+
+def _is_told(error: Exception) -> bool:
+    """Return whether an error's message is for a person."""
+    from revlib.store import results
+
+    if isinstance(error, RuntimeError):
+        # PyTorch has no class for it.
+        return isinstance(error, results.StoreInUseError) or "allocate memory" in str(error)
+    return True
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="revlib", description="Training in reverse: run and check experiments.")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    version = importlib.metadata.version("revlib")
+    parser.add_argument("--version", action="version", version=f"revlib {version}")
+    parser.set_defaults(do=_next)
+    commands = parser.add_subparsers(metavar="COMMAND")
 
     command = commands.add_parser("list", help="the studies, their sizes, what is stored")
     command.set_defaults(do=_list)
@@ -94,7 +127,7 @@ def _parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("data", help="fetch a data set and say where it is kept")
     command.set_defaults(do=_data)
-    command.add_argument("name", metavar="NAME", help=", ".join(datasets.NAMES))
+    command.add_argument("name", metavar="NAME", help="fashion_mnist, cifar10 or cifar100")
     return parser
 
 
@@ -112,11 +145,21 @@ def _study(command: argparse.ArgumentParser) -> None:
     )
 
 
-def _change(text: str) -> tuple[str, Any]:
+def _change(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not equals:
         raise argparse.ArgumentTypeError(f"{text!r} is not of the form FIELD=VALUE, init=he say")
-    return name, results.value(value)
+    return name, value
+
+
+def _changes(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the choices that differ from the preset's; they are fields of its setting."""
+    from revlib.runs.engine import Plan
+    from revlib.store import results
+
+    changes = {name: results.value(text) for name, text in options.set}
+    Plan.of(options.study, options.preset, changes=changes)
+    return changes
 
 
 def _positive(text: str) -> int:
@@ -125,23 +168,34 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def _list(options: argparse.Namespace) -> int:
-    for study in experiments.STUDIES.values():
-        print(f"{study.name}  {study.title} (Section {study.section})")
-        for name, size in study.sizes.items():
-            recorded = len(size.recorded())
-            stored = len(runs.stored(study.name, name))
-            print(
-                f"  {name:<6} {stability.counted(len(size.seeds), 'seed')} of "
-                f"{stability.counted(len(size.cases), 'case')}, {recorded:,} of "
-                f"{size.steps + 1:,} steps recorded; {stored:,} rows stored"
-            )
-            _say_stale(Plan.of(study.name, name))
+def _next(options: argparse.Namespace) -> int:
+    _parser().print_help()
+    print(f"\n{NEXT}")
     return 0
 
 
-def _say_stale(plan: Plan) -> None:
-    for words in runs.stale(plan.study.name, plan.preset, **plan.changes):
+def _list(options: argparse.Namespace) -> int:
+    from revlib import experiments
+    from revlib.runs.engine import Plan
+
+    for study in experiments.STUDIES.values():
+        print(f"{study.name}  {study.title} (Section {study.section})")
+        for name, size in study.sizes.items():
+            plan = Plan.of(study.name, name)
+            identity = plan.identity()
+            file = plan.store.current(identity, plan.orders)
+            seeds, cases = len(size.seeds), len(size.cases)
+            print(
+                f"  {name:<6} {seeds} seed{'s' * (seeds > 1)} of {cases} case{'s' * (cases > 1)}, "
+                f"{len(size.recorded()):,} of {size.steps + 1:,} steps recorded; "
+                f"{file.rows if file else 0:,} rows stored"
+            )
+            _say_stale(plan, identity)
+    return 0
+
+
+def _say_stale(plan: Plan, identity: Identity) -> None:
+    for words in plan.stale(identity):
         print(
             f"  Stale and not used: {words}. `revlib renew {plan.study.name}` renews what still "
             f"holds; so does `revlib audit {plan.command}`, at more cost and on better grounds."
@@ -149,8 +203,12 @@ def _say_stale(plan: Plan) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    changes = dict(options.set)
-    _say_stale(Plan.of(options.study, options.preset, changes=changes))
+    from revlib import runs
+    from revlib.runs.engine import Plan
+
+    changes = _changes(options)
+    plan = Plan.of(options.study, options.preset, changes=changes)
+    _say_stale(plan, plan.identity())
     table = runs.run(
         options.study,
         options.preset,
@@ -166,6 +224,10 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _renew(options: argparse.Namespace) -> int:
+    from revlib import experiments, runs
+    from revlib.runs.engine import Plan
+    from revlib.store import results
+
     for name in options.studies:
         experiments.get(name)  # it is valid
     held = True
@@ -179,13 +241,11 @@ def _renew(options: argparse.Namespace) -> int:
 
 
 def _audit(options: argparse.Namespace) -> int:
+    from revlib import runs
+
+    changes = _changes(options)
     audits = runs.audit(
-        options.study,
-        options.preset,
-        options.points,
-        options.seconds,
-        options.draw,
-        **dict(options.set),
+        options.study, options.preset, options.points, options.seconds, options.draw, **changes
     )
     for audit in audits:
         print(f"Draw {audit.draw}:")
@@ -197,6 +257,10 @@ def _audit(options: argparse.Namespace) -> int:
 
 
 def _claims(options: argparse.Namespace) -> int:
+    from revlib.store import results
+    from revlib.verdicts import overview, stability, tables
+
+    results.verify()
     if options.write:
         for page, text in (
             (overview.opening_page(), overview.opening()),
@@ -213,12 +277,16 @@ def _claims(options: argparse.Namespace) -> int:
 
 
 def _bench(options: argparse.Namespace) -> int:
+    from revlib.runs import benchmark
+
     result = benchmark.run(lambda line: print(line, file=sys.stderr))
     print(benchmark.table(result).to_string(index=False, float_format="{:.3g}".format))
     return 0
 
 
 def _data(options: argparse.Namespace) -> int:
+    from revlib.store import datasets
+
     datasets.load(options.name)
     print(datasets.path(options.name))
     return 0

@@ -1,7 +1,5 @@
 """The benchmark: its contenders compute the same, and its table is arithmetic on what it stored."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
@@ -82,7 +80,7 @@ def test_bench_stores_its_result_and_prints_the_table(small, capsys):
     assert cli.main(["bench"]) == 0
     out, err = capsys.readouterr()
     assert "dense: turn 2 of 2" in err
-    result = json.loads(benchmark.path().read_text())
+    result = benchmark.stored()
     table = benchmark.table(result)
     assert set(table["contender"]) == {"plain", "plain, one thread", "dense", "eager"}
     assert table["workload"].tolist() == ["dense"] * 4 + ["regression"] * 4

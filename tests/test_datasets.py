@@ -299,8 +299,8 @@ def test_unknown_name_lists_the_valid_ones(function):
 
 
 def test_other_images_in_the_place_of_a_data_set_are_refused(folder, monkeypatch):
-    monkeypatch.setattr(datasets, "DIGESTS", {"fashion_mnist": "fdc0f30e48e41518"})
+    monkeypatch.setattr(datasets, "DIGESTS", {("fashion_mnist", False): "fdc0f30e48e41518"})
     np.savez(folder / "fashion_mnist.npz", **small("fashion_mnist"))
     message = refused("fashion_mnist", folder)
     assert "other images, labels or class names than fashion_mnist" in message
-    assert "that of the data set fdc0f30e48e41518" in message
+    assert "and should be fdc0f30e48e41518" in message

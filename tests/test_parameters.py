@@ -42,7 +42,11 @@ def test_what_is_of_its_type_passes(given):
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [
-        ("preset", "papre", "must be sample or paper; got 'papre'. For papermill: -p preset sample"),
+        (
+            "preset",
+            "papre",
+            "must be sample or paper; got 'papre'. .* -p preset sample",
+        ),
         ("h", "1/2", "must be a number; got '1/2'. For papermill: -p h 0.5"),
         ("h", float("nan"), "must be a number"),
         ("h", None, "must be a number; got None"),

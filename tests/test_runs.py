@@ -26,7 +26,7 @@ from revlib.runs import audit, audited, compute, engine, renew, run, shown, stor
 from revlib.runs.engine import Plan
 from revlib.store import datasets, provenance, reachable, results
 from revlib.store.results import DamagedResultsError, StoreInUseError, Writer
-from revlib.training import dense, motion, settings, sweep
+from revlib.training import dense, maps, motion, settings, sweep
 from revlib.training.settings import build
 from revlib.training.tasks import Task
 
@@ -964,7 +964,7 @@ def test_a_study_of_chosen_steps_of_the_paper_computes_what_is_missing(tiny, mon
         (("nonsense",), "no study 'nonsense'. Valid are: figure-2, .*, tiny, motion-tiny"),
         (("tiny", "nonsense"), "no preset 'nonsense'. Valid are: sample, paper"),
         (("tiny", "sample", None, 0), "must be a whole number, 1 or more; got 0"),
-        (("tiny", "sample", [3, -2]), "A seed must be a whole number, 0 or more; got -2"),
+        (("tiny", "sample", [3, -2]), "A seed must be a whole number from 0 to 2.63 - 1; got -2"),
         (("tiny", "sample", None, 2.5), "must be a whole number, 1 or more; got 2.5"),
     ],
 )
@@ -1306,7 +1306,7 @@ def test_differences_of_rounding_are_accepted(tiny, monkeypatch):
     """The plain training loop adds in another order than the one that is chosen."""
     stale_curves()
     before = runs.compute("tiny", "sample", [0])
-    monkeypatch.setitem(sweep.STRATEGIES, "dense", (lambda _: False, Trainer))
+    monkeypatch.setitem(sweep.STRATEGIES, "dense", (lambda _: False, maps.Trainer))
     assert not runs.compute("tiny", "sample", [0]).equals(before)  # it does make a difference
     [found] = renew("tiny")
     assert found.renewed

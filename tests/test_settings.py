@@ -3,6 +3,7 @@
 import dataclasses
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -106,14 +107,31 @@ def test_a_changed_setting_names_its_fields():
 @pytest.mark.parametrize(
     ("field", "wrong", "message"),
     [
-        ("scaling", "odd", "'odd' is not a scaling. Valid are: unit, standardised, image"),
-        ("sampling", "odd", "'odd' is not a sampling. Valid are: epochs, independent"),
-        ("model", "odd", "no model 'odd'. Valid are: mlp, resnet18, resnet50, vgg19"),
+        ("scaling", "odd", "'scaling' must be unit or standardised or image, for the data fashion"),
+        ("sampling", "odd", "'sampling' must be epochs or independent; got 'odd'"),
+        ("model", "odd", "'model' must be mlp or resnet18 or resnet50 or vgg19; got 'odd'"),
+        ("nudge", -1, "'nudge' must be a whole number from 0"),
+        ("hidden", ("8",), "'hidden' must be a list of widths"),
+        ("learning_rate", float("nan"), "'learning_rate' must be a finite number, 0 or more"),
+        ("learning_rate", 10**400, "'learning_rate' must be a finite number, 0 or more"),
     ],
 )
 def test_a_wrong_choice_is_refused(field, wrong, message):
     with pytest.raises(ValueError, match=message):
-        build(SETTING.changed(**{field: wrong}), 0)
+        SETTING.changed(**{field: wrong})
+
+
+def test_a_function_has_no_images_to_scale_one_by_one():
+    with pytest.raises(ValueError, match="'scaling' must be unit or standardised, for the data x"):
+        SETTING.changed(data="x^2", scaling="image")
+
+
+def test_numbers_of_other_libraries_are_taken_as_pythons_own():
+    given = {"batch_size": np.int64(4), "learning_rate": np.float32(0.5), "hidden": [np.int32(3)]}
+    changed = SETTING.changed(**given)
+    assert changed == SETTING.changed(batch_size=4, learning_rate=0.5, hidden=(3,))
+    assert type(changed.batch_size) is int
+    assert [type(width) for width in changed.hidden] == [int]
 
 
 @pytest.mark.parametrize(
@@ -146,5 +164,5 @@ def test_colour_images_have_their_channels_first_and_are_scaled_one_by_one(name)
     assert standardised.mean((0, 2, 3)).abs().max() < 1e-4
     assert (standardised.std((0, 2, 3)) - 1).abs().max() < 1e-4
     assert problem.model(x[:2]).shape == (2, len(raw.classes))
-    with pytest.raises(ValueError, match="'he' is not an initialisation of resnet18"):
-        build(setting.changed(init="he"), 0)
+    with pytest.raises(ValueError, match="'init' must be torchvision, for the model resnet18"):
+        setting.changed(init="he")

@@ -171,7 +171,7 @@ class Size:
         """The setting among the parameters."""
         return getattr(self.parameters, "setting", self.parameters)
 
-    def changed(self, **changes: Any) -> Size:
+    def changed(self, /, **changes: Any) -> Size:
         """Return the size with some fields of its setting changed; None leaves one as it is.
 
         Raises

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import json
 import math
 import statistics
 import time
@@ -333,6 +332,11 @@ def path() -> Path:
     return results.root() / "performance.json"
 
 
+def stored() -> dict[str, Any]:
+    """Return the stored result."""
+    return results.read(path())
+
+
 def run(say: Callable[[str], None] = print) -> dict[str, Any]:
     """Run the whole benchmark, store its result, and return it."""
     workers = joblib.cpu_count()
@@ -344,6 +348,5 @@ def run(say: Callable[[str], None] = print) -> dict[str, Any]:
         "evaluation": evaluation(),
         "growth": list(growth(workers, say)),
     }
-    path().parent.mkdir(parents=True, exist_ok=True)
-    path().write_text(json.dumps(result, indent=1) + "\n")
+    results.write(path(), result)
     return result

@@ -68,7 +68,7 @@ def run(
         If another process is computing the same.
     """
     plan = Plan.of(name, preset, seeds, every, last, changes)
-    identity = plan.identity(data=True)
+    identity = plan.identity()
     with plan.store.writing(identity, plan.orders, plan.size.steps, workers) as writer:
         if not writer.file.has_rehearsal():
             writer.file.keep_rehearsal(plan.rehearsed())
@@ -107,11 +107,7 @@ def source(name: str, preset: str = "paper", **changes: Any) -> ResultFile | Non
 def stale(name: str, preset: str = "paper", **changes: Any) -> list[str]:
     """Return for each stored result that does not hold today how many rows and why, in words."""
     plan = Plan.of(name, preset, changes=changes)
-    identity = plan.identity()
-    return [
-        f"{len(file.table()):,} rows with {file.identity.differences(identity)}"
-        for file in plan.store.stale(identity)
-    ]
+    return plan.stale(plan.identity())
 
 
 def _seed_list(given: Any) -> list[int]:
@@ -129,8 +125,9 @@ def _seed_list(given: Any) -> list[int]:
             "The parameter seeds must be a list of whole numbers, 0 or more, such as [0, 1]; got "
             f"{given!r}. For papermill: -y 'seeds: [0, 1]'."
         ) from None
-    if seeds and seeds[0] < 0:
-        raise ValueError(f"A seed must be a whole number, 0 or more; got {seeds[0]}.")
+    for seed in seeds:
+        if not 0 <= seed < 2**63:
+            raise ValueError(f"A seed must be a whole number from 0 to 2^63 - 1; got {seed}.")
     return seeds
 
 
@@ -210,15 +207,14 @@ class Plan:
         preset = [] if self.preset == "paper" else ["--preset", self.preset]
         return shlex.join([self.study.name, *preset, *(["--set", *changes] if changes else [])])
 
-    def identity(self, data: bool = False) -> Identity:
-        """Return today's identity; with the digest of the data only where it is needed."""
+    def identity(self) -> Identity:
+        """Return today's identity; the data need not be at hand."""
         method, parameters = self.study.method, self.size.parameters
         fields = results.as_json(parameters)
         if not method.by_step:
             fields["recorded"] = list(self.size.at)
-        digest = self.size.setting.digest() if data else None
         code = reachable.code(*method.roots(parameters, self.size.cases))
-        return Identity(fields, code, digest)
+        return Identity(fields, code, self.size.setting.digest())
 
     @property
     def has_data(self) -> bool:
@@ -258,6 +254,13 @@ class Plan:
         wanted = self.missing(pd.DataFrame(columns=results.KEYS))
         rows = [row for rows in self.compute(wanted) for row in rows]
         return self._whole(pd.DataFrame(rows).sort_values(results.KEYS, ignore_index=True))
+
+    def stale(self, identity: Identity) -> list[str]:
+        """Return what :func:`stale` does, of results that do not hold under an identity."""
+        return [
+            f"{len(file.table()):,} rows with {file.identity.differences(identity)}"
+            for file in self.store.stale(identity)
+        ]
 
     def table(self, identity: Identity) -> pd.DataFrame:
         """Return the stored rows that hold under an identity."""
@@ -326,7 +329,7 @@ def renew(name: str, preset: str = "paper", **changes: Any) -> list[Renewal]:
     """
     plan = Plan.of(name, preset, changes=changes)
     files = plan.store.stale(plan.identity())
-    identity = plan.identity(data=bool(files) and plan.has_data)
+    identity = plan.identity()
     renewals = []
     for file in files:
         rows, different = len(file.table()), file.identity.other_study(identity)
@@ -346,10 +349,9 @@ def renew(name: str, preset: str = "paper", **changes: Any) -> list[Renewal]:
             )
         else:
             record = {"by": "rehearsal", "points": len(points)}
-            plan.store.renew(file, dataclasses.replace(identity, data=file.identity.data), record)
             added = now[~now["order"].isin(before["order"])]
-            if len(added):
-                file.keep_rehearsal(pd.concat([before, added], ignore_index=True))
+            larger = pd.concat([before, added], ignore_index=True) if len(added) else None
+            plan.store.renew(file, identity, record, larger)
             words = f"renewed by rehearsal: {len(points):,} numbers of the sample come out equal"
         renewals.append(Renewal(rows, first is None, words))
     return renewals
@@ -451,11 +453,11 @@ def audit(
             f"Nothing is stored of {name} at preset {preset} in {plan.store.folder}. "
             f"Compute it: revlib run {plan.command}."
         )
-    identity = plan.identity(data=True)
+    identity = plan.identity()
     found = []
     for file in files:
         one = recomputed(plan, file, points, seconds, draw)
-        differs = file.identity.other_study(dataclasses.replace(identity, data=None))
+        differs = file.identity.other_study(identity)
         if one.passed and one.finished and not differs and not file.stands_for(identity):
             record = {"by": "audit", "draw": one.draw, "points": one.points.to_dict("records")}
             plan.store.renew(file, identity, record)
@@ -475,13 +477,11 @@ def audited(
     plan = Plan.of(name, preset, changes=changes)
     data = plan.size.setting.data
     skipped = "**Audit.** Skipped: "
-    if plan.store.current(plan.identity(), plan.orders) is None:
+    file = plan.store.current(plan.identity(), plan.orders)
+    if file is None:
         return f"{skipped}of {name} at preset {preset} nothing is stored that could be compared."
     if not plan.has_data:
         return f"{skipped}the data is not on this machine (`revlib data {data}` fetches it)."
-    file = plan.store.current(plan.identity(data=True), plan.orders)
-    if file is None:
-        return f"{skipped}the stored results were computed on other data than is on this machine."
     known = _auditable(plan, file)
     if known.empty:
         return f"{skipped}only start points are stored as yet."

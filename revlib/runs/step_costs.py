@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import time
 import warnings
 from collections.abc import Callable
@@ -58,6 +57,5 @@ def costs_path() -> Path:
 
 def measure_costs() -> None:
     """Measure the costs of a step at the paper's size, and store them with their provenance."""
-    stored = {"environment": provenance.environment(), "costs": step_costs().to_dict("records")}
-    costs_path().parent.mkdir(parents=True, exist_ok=True)
-    costs_path().write_text(json.dumps(stored, indent=1) + "\n")
+    found = {"environment": provenance.environment(), "costs": step_costs().to_dict("records")}
+    results.write(costs_path(), found)

@@ -44,11 +44,14 @@ NAMES = tuple(_SOURCES)
 
 
 DIGESTS = {
-    "fashion_mnist": "fdc0f30e48e41518",
-    "cifar10": "78481bfa3e45b6cc",
-    "cifar100": "81a663fb29cb4204",
+    ("fashion_mnist", False): "fdc0f30e48e41518",
+    ("cifar10", False): "78481bfa3e45b6cc",
+    ("cifar100", False): "81a663fb29cb4204",
+    ("fashion_mnist", True): "29cc33e93902d991",
+    ("cifar10", True): "8cf9b590fc3ddabf",
+    ("cifar100", True): "3da2d852b4ccb827",
 }
-"""The digest of each full set (:attr:`Dataset.digest`)."""
+"""The digest of each set and of its sample (:attr:`Dataset.digest`), to which no other is equal."""
 
 
 class DataNotFoundError(FileNotFoundError):
@@ -148,6 +151,18 @@ def load(name: str, sample: bool = False) -> Dataset:
     return _read(file, name, False)
 
 
+def digest(name: str, sample: bool = False) -> str:
+    """Return the digest of a data set (:attr:`Dataset.digest`), which need not be at hand.
+
+    Raises
+    ------
+    ValueError
+        If `name` is not known.
+    """
+    _source(name)
+    return DIGESTS[name, sample]
+
+
 def path(name: str) -> Path:
     """Where the full data set is looked for, and kept once it has been downloaded.
 
@@ -169,7 +184,12 @@ def path(name: str) -> Path:
     """
     _source(name)
     folder = os.environ.get("REVLIB_DATA") or platformdirs.user_cache_dir("revlib")
-    return Path(folder).expanduser() / f"{name}.npz"
+    try:
+        return Path(folder).expanduser() / f"{name}.npz"
+    except RuntimeError:
+        raise ValueError(
+            f"There is no home folder for {folder}. Let REVLIB_DATA name a folder for the data."
+        ) from None
 
 
 def _source(name: str) -> _Source:
@@ -197,11 +217,11 @@ def _read(file, name: str, sample: bool) -> Dataset:
     for array in arrays.values():
         array.flags.writeable = False
     data = Dataset(name, sample, **arrays, classes=classes)
-    if not sample and data.digest != DIGESTS.get(name, data.digest):
+    if data.digest != DIGESTS.get((name, sample), data.digest):
         raise DamagedDataError(
             f"{file} holds other images, labels or class names than {name}: the digest of its "
-            f"content is {data.digest}, that of the data set {DIGESTS[name]}. Delete it, then put "
-            f"a good copy in its place or fetch one with `revlib data {name}`."
+            f"content is {data.digest}, and should be {DIGESTS[name, sample]}. Delete it, then "
+            f"put a good copy in its place or fetch one with `revlib data {name}`."
         )
     return data
 

@@ -18,9 +18,10 @@ import joblib
 PACKAGES = ("revlib", "torch", "torchvision", "numpy", "pandas")
 
 
-def digest(text: str) -> str:
-    """Return the first 16 hexadecimal digits of a text's SHA-256."""
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+def digest(content: str | bytes) -> str:
+    """Return the first 16 hexadecimal digits of the SHA-256 of a text or of bytes."""
+    content = content.encode() if isinstance(content, str) else content
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def meaning(source: str) -> str:

@@ -3,11 +3,14 @@
 A :class:`Store` is a folder. In it, each *result file* holds the rows that were computed under one
 identity (the setting, the digest of the data, the hashes of the code) and consists of
 
-- ``<fingerprint>.json``: the identity, the orders, every run that added rows, every renewal;
+- ``<fingerprint>.json``: the identity, the orders, every run that added rows, every renewal, the
+  digests of the two tables, and a digest of all this;
 - ``<fingerprint>.parquet``: the rows, keyed by seed, order and step;
 - ``<fingerprint>.journal``: rows of a run that is going on or was killed, one line each. They are
   moved into the table when a run ends or the next one begins;
 - ``<fingerprint>.rehearsal``: the small table (Parquet) that the same code gives in seconds.
+
+So no table can stand in the place of another, or of another version of itself, unnoticed.
 
 Rows of another identity than today's are *stale*. They stay where they are, and are not used until
 a rehearsal comes out as before, or an audit has recomputed some of them and found them equal; it is
@@ -23,6 +26,7 @@ import datetime
 import json
 import os
 import re
+import shutil
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -72,6 +76,28 @@ def as_json(parameters: Any) -> dict[str, Any]:
     return fields
 
 
+def write(path: Path, stored: dict[str, Any]) -> None:
+    """Write a JSON file with a digest of what it holds, in place of the one that was there."""
+    with _kept(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    _replace(path, (json.dumps(stored | {"digest": _digest(stored)}, indent=1) + "\n").encode())
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Return what :func:`write` has written.
+
+    Raises
+    ------
+    DamagedResultsError
+        If that is not what the file holds.
+    """
+    with _damage_reported(path):
+        stored = json.loads(path.read_text())
+        if stored.pop("digest", None) != _digest(stored):
+            raise ValueError("it does not hold what was written")
+        return stored
+
+
 @dataclass(frozen=True)
 class Identity:
     """What determines the numbers of a result file.
@@ -83,12 +109,12 @@ class Identity:
     code
         Hashes of the code that determines numbers (:func:`revlib.store.reachable.code`).
     data
-        Digest of the data set, or None where the data is not at hand: it then matches any.
+        Digest of the data.
     """
 
     setting: dict[str, Any]
     code: dict[str, str]
-    data: str | None
+    data: str
 
     def other_study(self, other: Identity) -> str:
         """Return in words what says that these rows never were those of `other`; or nothing.
@@ -102,18 +128,9 @@ class Identity:
             for name in sorted(mine.keys() & others.keys())
             if mine[name] != others[name]
         ]
-        if self.data and other.data and self.data != other.data:
+        if self.data != other.data:
             words.append("other data")
         return "; ".join(words)
-
-    def matches(self, other: Identity) -> bool:
-        """Return whether rows of one may stand for rows of the other."""
-        known = self.data is not None and other.data is not None
-        return (
-            self.setting == other.setting
-            and self.code == other.code
-            and not (known and self.data != other.data)
-        )
 
     def fingerprint(self) -> str:
         """Return a short hash of the whole identity."""
@@ -127,7 +144,7 @@ class Identity:
             for name in sorted(mine.keys() | others.keys())
             if mine.get(name) != others.get(name)
         ]
-        if self.data and other.data and self.data != other.data:
+        if self.data != other.data:
             words.append("other data")
         changed = sorted(
             name
@@ -159,6 +176,9 @@ class ResultFile:
     renewals
         Each time that the rows were found to be those of another identity, too: that identity, the
         date, and ``by``, whether by rehearsal or by audit, with what was compared.
+    digests
+        For each of the two tables by its suffix the digests of the files that may be there: one,
+        or while it is being replaced two; None is for no file.
     """
 
     stem: Path
@@ -167,12 +187,13 @@ class ResultFile:
     rows: int = 0
     runs: list[dict[str, Any]] = field(default_factory=list)
     renewals: list[dict[str, Any]] = field(default_factory=list)
+    digests: dict[str, list[str | None]] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path) -> ResultFile:
         """Read the provenance at `path`, a ``.json``."""
+        stored = read(path)
         with _damage_reported(path):
-            stored = json.loads(path.read_text())
             identity = Identity(**stored.pop("identity"))
             if identity.fingerprint() != path.stem:
                 raise ValueError("the identity in it is not the one that it is named after")
@@ -181,14 +202,11 @@ class ResultFile:
     def write(self) -> None:
         """Write the provenance."""
         stored = {name: value for name, value in vars(self).items() if name != "stem"}
-        stored["identity"] = vars(self.identity)
-        text = json.dumps(stored, indent=1) + "\n"
-        _replace(self.stem.with_suffix(".json"), lambda path: path.write_text(text))
+        write(self.stem.with_suffix(".json"), stored | {"identity": vars(self.identity)})
 
     def stands_for(self, identity: Identity) -> bool:
         """Return whether the rows hold under an identity, from the start or by renewal."""
-        identities = [self.identity, *(Identity(**r["identity"]) for r in self.renewals)]
-        return any(identity.matches(known) for known in identities)
+        return identity in [self.identity, *(Identity(**r["identity"]) for r in self.renewals)]
 
     @property
     def finished(self) -> list[dict[str, Any]]:
@@ -224,7 +242,7 @@ class ResultFile:
             If the table or the journal is truncated, damaged or missing.
         """
         journal = self._journal()  # first: rows move from it into the table, never back
-        stored = self._stored()
+        stored = self._read(".parquet")
         added = pd.DataFrame([row for entry in journal for row in entry["rows"]])
         table = pd.concat([part for part in (stored, added) if len(part)] or [stored])
         table = table.drop_duplicates(ignore_index=True)
@@ -236,7 +254,7 @@ class ResultFile:
 
     def has_rehearsal(self) -> bool:
         """Return whether a rehearsal is kept."""
-        return self.stem.with_suffix(".rehearsal").exists()
+        return self._content(".rehearsal") is not None
 
     def rehearsal(self) -> pd.DataFrame:
         """Return the small table that the code gave in which the rows were computed.
@@ -246,18 +264,19 @@ class ResultFile:
         DamagedResultsError
             If it is damaged.
         """
-        return _read(self.stem.with_suffix(".rehearsal"))
+        return self._read(".rehearsal")
 
     def keep_rehearsal(self, table: pd.DataFrame) -> None:
         """Write the rehearsal."""
-        _write(self.stem.with_suffix(".rehearsal"), table)
+        self._put(".rehearsal", table)
+        self.write()
 
     def compact(self) -> None:
         """Move the rows of the journal into the table."""
         journal = self._journal()
         table = self.table()  # even where nothing is added: damage is found before any change
         if journal:
-            _write(self.stem.with_suffix(".parquet"), table)
+            self._put(".parquet", table)
             self.rows = len(table)
             self.runs[-1]["rows"] = sum(len(entry["rows"]) for entry in journal)
             self.runs[-1]["seconds"] = journal[-1]["seconds"]
@@ -266,15 +285,45 @@ class ResultFile:
         self.write()
         self.stem.with_suffix(".journal").unlink(missing_ok=True)
 
-    def _stored(self) -> pd.DataFrame:
-        path = self.stem.with_suffix(".parquet")
-        if not self.rows and not path.exists():
-            return pd.DataFrame(columns=KEYS)
-        table = _read(path)
+    def _put(self, suffix: str, table: pd.DataFrame) -> None:
+        """Write a table, in a way that a kill at any moment leaves what is accepted.
+
+        Before it, the table that is there and the new one are both written down; after it, the new
+        one is, as soon as the provenance is written again.
+        """
+        content = _parquet(table)
+        [*_, before] = self.digests.get(suffix, [None])
+        self.digests[suffix] = [before, provenance.digest(content)]
+        self.write()
+        _replace(self.stem.with_suffix(suffix), content)
+        self.digests[suffix] = [provenance.digest(content)]
+
+    def _content(self, suffix: str) -> bytes | None:
+        """Return the bytes of a table, None if there is none as yet.
+
+        Raises
+        ------
+        DamagedResultsError
+            If it is not the table that was written.
+        """
+        path = self.stem.with_suffix(suffix)
         with _damage_reported(path):
-            if len(table) < self.rows:
-                raise ValueError("rows are missing")
-        return table
+            for known in (self, None, None):  # while it is read, another process may replace it
+                known = known or ResultFile.read(self.stem.with_suffix(".json"))
+                content = path.read_bytes() if path.exists() else None
+                found = None if content is None else provenance.digest(content)
+                if found in known.digests.get(suffix, [None]):
+                    return content
+            raise ValueError(
+                "it is missing" if found is None else "it does not hold what was written"
+            )
+
+    def _read(self, suffix: str) -> pd.DataFrame:
+        content = self._content(suffix)
+        if content is None:
+            return pd.DataFrame(columns=KEYS)
+        with _damage_reported(self.stem.with_suffix(suffix)):
+            return pyarrow.parquet.read_table(pyarrow.BufferReader(content)).to_pandas()
 
     def _journal(self) -> list[dict[str, Any]]:
         path = self.stem.with_suffix(".journal")
@@ -285,7 +334,19 @@ class ResultFile:
                 return []
             # A kill can cut the line that is being written. It has no line end: it never counted.
             complete, _, _ = content.rpartition(b"\n")
-            return [_checked(line) for line in complete.splitlines()]
+            return [self.entry(line) for line in complete.splitlines()]
+
+    def line(self, entry: dict[str, Any]) -> bytes:
+        """Return the line of the journal that holds an entry."""
+        text = json.dumps(entry)
+        return f"{provenance.digest(self.stem.name + text)} {text}\n".encode()
+
+    def entry(self, line: bytes) -> dict[str, Any]:
+        """Return the entry that a line of the journal holds."""
+        digest, _, text = line.decode().partition(" ")
+        if digest != provenance.digest(self.stem.name + text):
+            raise ValueError("a line does not hold what was written")
+        return json.loads(text)
 
 
 class Store:
@@ -354,7 +415,6 @@ class Store:
         ValueError
             If an order's name stands for other words in this store.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
         with self._lock():
             file = self.current(identity, orders) or ResultFile(
                 self.folder / identity.fingerprint(), identity
@@ -370,18 +430,34 @@ class Store:
                     yield Writer(file, stream)
             finally:
                 file.compact()
+                if not file.rows and not journal.exists():  # then nothing is left behind
+                    for suffix in (".json", ".rehearsal"):
+                        file.stem.with_suffix(suffix).unlink(missing_ok=True)
 
-    def renew(self, file: ResultFile, identity: Identity, record: dict[str, Any]) -> None:
-        """Write down that the rows of `file` were found to be those of `identity`, and how."""
+    def renew(
+        self,
+        file: ResultFile,
+        identity: Identity,
+        record: dict[str, Any],
+        rehearsal: pd.DataFrame | None = None,
+    ) -> None:
+        """Write down that the rows of `file` were found to be those of `identity`, and how.
+
+        A rehearsal that is given takes the place of the one that is kept.
+        """
         with self._lock():
             file = ResultFile.read(file.stem.with_suffix(".json"))
             date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
             file.renewals.append({"identity": vars(identity), "date": date, **record})
+            if rehearsal is not None:
+                file.keep_rehearsal(rehearsal)
             file.write()
 
     @contextlib.contextmanager
     def _lock(self) -> Iterator[None]:
         lock = filelock.FileLock(self.folder / ".lock")
+        with _kept(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
         try:
             lock.acquire(timeout=0)
         except filelock.Timeout:
@@ -399,6 +475,11 @@ class Store:
             yield
         finally:
             lock.release()
+            if {path.name for path in self.folder.iterdir()} == {".lock"}:
+                shutil.rmtree(self.folder, ignore_errors=True)
+                with contextlib.suppress(OSError):  # they are not empty
+                    self.folder.parent.rmdir()
+                    self.folder.parent.parent.rmdir()
 
 
 class Writer:
@@ -412,9 +493,8 @@ class Writer:
     def add(self, rows: list[dict[str, Any]]) -> None:
         """Add rows."""
         seconds = round(time.monotonic() - self._start, 3)
-        entry = json.dumps({"seconds": seconds, "rows": rows})
         with _kept(self.file.stem.with_suffix(".journal")):
-            self._stream.write(f"{provenance.digest(entry)} {entry}\n".encode())
+            self._stream.write(self.file.line({"seconds": seconds, "rows": rows}))
             self._stream.flush()
 
 
@@ -433,8 +513,24 @@ def value(text: str) -> Any:
     """Return what a text stands for as the value of a field: a number, a list, or a word."""
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return text  # he, say
+
+
+def verify() -> None:
+    """Read everything that is stored, also what is stale.
+
+    Raises
+    ------
+    DamagedResultsError
+        If something does not hold what was written.
+    """
+    for path in root().rglob("*.json"):
+        read(path)
+    for folder in sorted({path.parent for path in root().glob("*/*/*.*")}):
+        for file in Store(folder).files():
+            file.table()
+            file.has_rehearsal()
 
 
 def costs() -> pd.DataFrame:
@@ -503,40 +599,22 @@ def _damage_reported(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _read(path: Path) -> pd.DataFrame:
-    with _damage_reported(path):
-        # In one go: another process may put a new table in its place at any moment.
-        arrow = pyarrow.parquet.read_table(pyarrow.BufferReader(path.read_bytes()))
-        table = arrow.to_pandas()
-        if arrow.schema.metadata.get(b"content") != _content(table):
-            raise ValueError("it does not hold what was written")
-        return table
+def _digest(stored: dict[str, Any]) -> str:
+    return provenance.digest(json.dumps(stored, sort_keys=True))
 
 
-def _write(path: Path, table: pd.DataFrame) -> None:
-    arrow = pyarrow.Table.from_pandas(table, preserve_index=False)
-    arrow = arrow.replace_schema_metadata({**arrow.schema.metadata, b"content": _content(table)})
-    _replace(path, lambda beside: pyarrow.parquet.write_table(arrow, beside))
+def _parquet(table: pd.DataFrame) -> bytes:
+    """Return a table as a Parquet file."""
+    sink = pyarrow.BufferOutputStream()
+    pyarrow.parquet.write_table(pyarrow.Table.from_pandas(table, preserve_index=False), sink)
+    return sink.getvalue().to_pybytes()
 
 
-def _content(table: pd.DataFrame) -> bytes:
-    """Return a digest of all values and names in a table, to be kept with it."""
-    return provenance.digest(json.dumps(table.to_dict("list"))).encode()
-
-
-def _checked(line: bytes) -> dict[str, Any]:
-    """Return the entry in a line of a journal."""
-    digest, _, entry = line.decode().partition(" ")
-    if digest != provenance.digest(entry):
-        raise ValueError("a line does not hold what was written")
-    return json.loads(entry)
-
-
-def _replace(path: Path, write: Any) -> None:
+def _replace(path: Path, content: bytes) -> None:
     """Write a file beside `path` and move it there, so that `path` is never half written."""
     beside = path.with_name(path.name + ".new")
     with _kept(path):
-        write(beside)
+        beside.write_bytes(content)
         os.replace(beside, path)
 
 

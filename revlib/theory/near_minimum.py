@@ -17,10 +17,8 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike
-from scipy.linalg import solve_discrete_lyapunov
-from scipy.optimize import root
-from scipy.special import expit
 
 from revlib.store.datasets import Dataset
 
@@ -138,7 +136,7 @@ def stationary_covariance(h: float, hessian: ArrayLike, noise_covariance: ArrayL
             "0 < h < 2 divided by the largest."
         )
     pull = np.eye(len(curvatures)) - h * np.asarray(hessian)
-    return solve_discrete_lyapunov(pull, h**2 * np.asarray(noise_covariance))
+    return scipy.linalg.solve_discrete_lyapunov(pull, h**2 * np.asarray(noise_covariance))
 
 
 def mean_shift(hessian: ArrayLike, third: ArrayLike) -> np.ndarray:
@@ -225,16 +223,16 @@ class LogisticRegression:
             Row numbers of the examples, shape (B,) or, one batch for each chain, (..., B).
         """
         if batch is None:
-            data = (expit(theta @ self.x.T) - self.y) @ self.x / len(self.x)
+            data = (scipy.special.expit(theta @ self.x.T) - self.y) @ self.x / len(self.x)
         else:
             x = self.x[batch]
-            residual = expit((x @ theta[..., None])[..., 0]) - self.y[batch]
+            residual = scipy.special.expit((x @ theta[..., None])[..., 0]) - self.y[batch]
             data = (residual[..., None, :] @ x)[..., 0, :] / batch.shape[-1]
         return data + self.ridge * theta
 
     def hessian(self, theta: np.ndarray) -> np.ndarray:
         """Return the Hessian at one theta of shape (d,), shape (d, d)."""
-        p = expit(self.x @ theta)
+        p = scipy.special.expit(self.x @ theta)
         data = (self.x * (p * (1 - p))[:, None]).T @ self.x / len(self.x)
         return data + self.ridge * np.eye(self.x.shape[1])
 
@@ -244,7 +242,7 @@ class LogisticRegression:
         Entry a is the sum over b and c of ``d³L/dtheta_a dtheta_b dtheta_c`` times
         ``matrix[b, c]``.
         """
-        p = expit(self.x @ theta)
+        p = scipy.special.expit(self.x @ theta)
         forms = np.einsum("nb,bc,nc->n", self.x, matrix, self.x)
         return (p * (1 - p) * (1 - 2 * p) * forms) @ self.x / len(self.x)
 
@@ -254,7 +252,7 @@ class LogisticRegression:
         ``C = (mean over n of g_n g_n^T - g g^T) / B``, where ``g_n`` is the gradient on the single
         example n and g their mean, the full gradient.
         """
-        own = (expit(self.x @ theta) - self.y)[:, None] * self.x
+        own = (scipy.special.expit(self.x @ theta) - self.y)[:, None] * self.x
         own = own - own.mean(axis=0)
         return own.T @ own / len(own) / batch_size
 
@@ -268,7 +266,7 @@ class LogisticRegression:
             the loss then falls for ever, and flattens out.
         """
         start = np.zeros(self.x.shape[1])
-        result = root(self.gradient, start, jac=self.hessian, tol=1e-13)
+        result = scipy.optimize.root(self.gradient, start, jac=self.hessian, tol=1e-13)
         least = np.linalg.eigvalsh(self.hessian(result.x))[0]
         if not (np.abs(result.fun).max() < 1e-9 and least > 1e-6):
             raise RuntimeError(

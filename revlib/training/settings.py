@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from numbers import Integral, Real
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -32,14 +33,78 @@ FUNCTIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 """The functions of Section A.1, by the name of the data set that is drawn from each."""
 
 
-_KINDS = {
-    "sample": (lambda value: isinstance(value, bool), "True or False"),
-    "hidden": (lambda value: isinstance(value, list | tuple), "a list of widths, [100, 100] say"),
-    "learning_rate": (lambda value: isinstance(value, Real) and value >= 0, "a number, 0 or more"),
-} | dict.fromkeys(
-    ("batch_size", "train_examples", "test_examples"),
-    (lambda value: isinstance(value, Integral) and value >= 1, "a whole number, 1 or more"),
-)
+WEIGHTS = 10**8
+"""How many weights an MLP may have, to stay within memory."""
+
+_Rule = tuple[Callable[[Any], bool], str]  # whether a value is valid; what is, in words
+
+
+def _one_of(names: Iterable[str], of: str = "") -> _Rule:
+    names = tuple(names)
+    return lambda value: value in names, f"{' or '.join(names)}{of}"
+
+
+def _whole(lowest: int) -> _Rule:
+    return (
+        lambda value: type(value) is int and lowest <= value <= 10**9,
+        f"a whole number from {lowest} to 10^9",
+    )
+
+
+def _or_none(rule: _Rule) -> _Rule:
+    holds, words = rule
+    return lambda value: value is None or holds(value), f"{words}; or None"
+
+
+def _fits(hidden: Any) -> bool:
+    widths = isinstance(hidden, tuple) and all(type(width) is int for width in hidden)
+    if not widths or min(hidden, default=0) < 1:
+        return False
+    return sum(a * b for a, b in pairwise((32 * 32 * 3, *hidden, 100))) <= WEIGHTS
+
+
+_VALID: dict[str, _Rule] = {
+    "data": _one_of((*datasets.NAMES, *FUNCTIONS)),
+    "sample": (lambda value: type(value) is bool, "True or False"),
+    "model": _one_of(("mlp", *models.CONVOLUTIONAL)),
+    "sampling": _one_of(SAMPLINGS),
+    "batch_size": _whole(1),
+    "learning_rate": (
+        lambda value: type(value) in (int, float) and 0 <= value <= sys.float_info.max,
+        "a finite number, 0 or more",
+    ),
+    "train_examples": _or_none(_whole(1)),
+    "test_examples": _or_none(_whole(1)),
+    "nudge": _whole(0),
+}
+
+
+def _of_model(model: Any) -> dict[str, _Rule]:
+    """Return which fields arise for a model, and what they may be; the others are None."""
+    of = f", for the model {model}"
+    none: _Rule = (lambda value: value is None, f"left out{of}, which has none")
+    rules = dict.fromkeys(("hidden", "stem", "normalisation"), none)
+    if model == "mlp":
+        words = f"a list of widths, [100, 100] say, of at most {WEIGHTS:,} weights{of}"
+        return rules | {"hidden": (_fits, words), "init": _one_of(models.INITS, of)}
+    if model in ("resnet18", "resnet50"):
+        rules["stem"] = _one_of(models.STEMS, of)
+    return rules | {
+        "normalisation": _one_of(models.NORMALISATIONS, of),
+        "init": _one_of(("torchvision",), of),
+        "data": _one_of(("cifar10", "cifar100"), of),
+    }
+
+
+def _of_data(data: Any) -> dict[str, _Rule]:
+    return {"scaling": _one_of(SCALINGS[: 2 if data in FUNCTIONS else 3], f", for the data {data}")}
+
+
+def _plain(value: Any) -> Any:
+    """Return numbers as Python's own, and a list, as papermill passes it, as a tuple."""
+    if isinstance(value, list | tuple):
+        return tuple(map(_plain, value))
+    return value.item() if isinstance(value, np.generic) else value
 
 
 @dataclass(frozen=True)
@@ -101,38 +166,44 @@ class Setting:
     nudge: int = 0
 
     def __post_init__(self) -> None:
-        """Let the widths be given as a list, as papermill passes them."""
-        if self.hidden is not None:
-            object.__setattr__(self, "hidden", tuple(self.hidden))
+        """Make numbers plain, and see that each choice is valid and arises.
 
-    def changed(self, **changes: Any) -> Setting:
+        Raises
+        ------
+        ValueError
+            If one is not: names the field and what is valid.
+        """
+        for name, value in vars(self).items():
+            object.__setattr__(self, name, _plain(value))
+        self._check(_VALID)
+        self._check(_of_model(self.model) | _of_data(self.data))
+
+    def _check(self, rules: dict[str, _Rule]) -> None:
+        for name, (holds, words) in rules.items():
+            if not holds(getattr(self, name)):
+                raise ValueError(
+                    f"The field '{name}' must be {words}; got {getattr(self, name)!r}."
+                )
+
+    def changed(self, /, **changes: Any) -> Setting:
         """Return the setting with some fields changed; those given as None stay as they are.
 
         Raises
         ------
         ValueError
-            If there is no such field, or a value is of another kind than the field's.
+            If there is no such field, or a value is not valid.
         """
         names = [f.name for f in dataclasses.fields(self)]
-        for name, value in changes.items():
+        for name in changes:
             if name not in names:
                 raise ValueError(f"A setting has no '{name}'. It has: {', '.join(names)}.")
-            valid, words = _KINDS.get(name, (None, None))
-            if valid and value is not None and not valid(value):
-                raise ValueError(f"The field '{name}' must be {words}; got {value!r}.")
         return dataclasses.replace(self, **{k: v for k, v in changes.items() if v is not None})
 
     def digest(self) -> str:
-        """Return a digest of the data; equal data have the same digest.
-
-        Raises
-        ------
-        revlib.store.datasets.DataNotFoundError
-            If the data is not on this machine and cannot be downloaded.
-        """
+        """Return a digest of the data, which need not be at hand: no other is ever loaded."""
         if self.data in FUNCTIONS:
             return provenance.digest(self.data)  # the name says it all
-        return datasets.load(self.data, self.sample).digest
+        return datasets.digest(self.data, self.sample)
 
 
 def precision(sample: bool) -> torch.dtype:
@@ -151,15 +222,9 @@ def build(setting: Setting, seed: int) -> Task:
 
     Raises
     ------
-    ValueError
-        If a field has a value that is not valid.
     revlib.store.datasets.DataNotFoundError
         If the data is not on this machine and cannot be downloaded.
     """
-    if setting.sampling not in SAMPLINGS:
-        raise ValueError(
-            f"'{setting.sampling}' is not a sampling. Valid are: {', '.join(SAMPLINGS)}."
-        )
     x_train, y_train, x_test, y_test = _scaled(setting.data, setting.sample, setting.scaling)
     classifies = setting.data not in FUNCTIONS
     classes = datasets.load(setting.data, setting.sample).classes if classifies else "y"
@@ -211,14 +276,6 @@ def _model(setting: Setting, example: torch.Tensor, outputs: int, seed: int) -> 
     if setting.model == "mlp":
         widths = (example.numel(), *setting.hidden, outputs)
         return models.mlp(widths, setting.init, seed, example.dtype)
-    if setting.model not in models.CONVOLUTIONAL:
-        known = ", ".join(("mlp", *models.CONVOLUTIONAL))
-        raise ValueError(f"There is no model '{setting.model}'. Valid are: {known}.")
-    if setting.init != "torchvision":
-        raise ValueError(
-            f"'{setting.init}' is not an initialisation of {setting.model}. "
-            "It has torchvision's own: torchvision."
-        )
     return models.convolutional(
         setting.model, outputs, setting.stem, setting.normalisation, seed, example.dtype
     )
@@ -227,13 +284,6 @@ def _model(setting: Setting, example: torch.Tensor, outputs: int, seed: int) -> 
 @functools.lru_cache(maxsize=2)
 def _scaled(name: str, sample: bool, scaling: str) -> tuple[torch.Tensor, ...]:
     """Return the training and test inputs, and labels (int64) or values."""
-    if scaling not in SCALINGS:
-        raise ValueError(f"'{scaling}' is not a scaling. Valid are: {', '.join(SCALINGS)}.")
-    if name in FUNCTIONS and scaling == "image":
-        raise ValueError(
-            f"The scaling 'image' is for images, and {name} is a function. Valid for it are: unit, "
-            "standardised."
-        )
     if name in FUNCTIONS:
         # x_i = -1 + 2i/100, i = 0, …, 100; tested half way between.
         x_train = (-1 + torch.arange(101, dtype=precision(sample)) / 50)[:, None]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import scipy.stats
+import scipy
 
 from revlib import orders
 from revlib.experiments.section_5.held_out import task_of
