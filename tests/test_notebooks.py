@@ -10,6 +10,7 @@ from types import ModuleType
 import execute
 import nbformat
 import pair
+import papermill
 import pytest
 import yaml
 
@@ -73,10 +74,12 @@ def test_each_parameter_has_a_type_and_they_are_checked(text):
     given, setup, *_ = (c.source for c in execute.read(text).cells if c.cell_type == "code")
     chapter = ModuleType("chapter")
     exec(given, chapter.__dict__)
-    named = {node.target.id for node in ast.parse(given).body}  # an assignment has no target
-    assert named == chapter.__annotations__.keys()
+    statements = [node for node in ast.parse(given).body if not isinstance(node, ast.ImportFrom)]
+    assert {node.target.id for node in statements} == chapter.__annotations__.keys()
     parameters.check(chapter)
-    assert "\nparameters.check()\n" in setup
+    assert "\nparameters.check()" in setup
+    known = papermill.inspect_notebook(text.with_suffix(".ipynb"))
+    assert known.keys() == chapter.__annotations__.keys()
 
 
 @every_chapter

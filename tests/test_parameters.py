@@ -7,15 +7,17 @@ import pytest
 from revlib.runs import parameters
 
 CELL = """
+from typing import Optional
+
 preset: str = "sample"
 h: float = 0.1
 steps: int = 100
-runs: int | None = None
+runs: Optional[int] = None
 seed: int = 0
-seeds: list[int] | None = None
-names: list[str] | None = None
+seeds: Optional[list[int]] = None
+names: Optional[list[str]] = None
 start: tuple[float, float] = (1.5, 1.0)
-init: str | None = None
+init: Optional[str] = None
 """
 
 

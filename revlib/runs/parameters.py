@@ -68,7 +68,7 @@ def check(chapter: types.ModuleType | None = None) -> None:
     """
     chapter = chapter or sys.modules["__main__"]
     for name, hint in typing.get_type_hints(chapter).items():
-        optional = isinstance(hint, types.UnionType)  # with None
+        optional = typing.get_origin(hint) is typing.Union  # with None
         kind = typing.get_args(hint)[0] if optional else hint
         value = getattr(chapter, name)
         if value is None and optional:

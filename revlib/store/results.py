@@ -501,7 +501,7 @@ class Writer:
 def kept() -> list[tuple[str, str, dict[str, Any]]]:
     """Return of all that is stored the name of the study, the preset and the changes to it."""
     found = []
-    for folder in sorted({path.parent for path in root().glob("*/*/*.parquet")}):
+    for folder in sorted({path.parent for path in root().glob("*/*/*.json")}):
         name, size = folder.parent.name, folder.name
         preset, *changes = re.split(r",(?=\w+=)", size)  # a list of widths has commas, too
         pairs = (change.partition("=")[::2] for change in changes)
