@@ -46,20 +46,31 @@ def test_a_study_whose_cases_are_computed_whole_is_published(name):
 def test_published_points_are_found_again(name):
     """Most of them: where rounding makes a ReLU switch, a point moves further than was measured.
 
-    That happens to about one point in a hundred of the regressions, and to one in twenty to forty
-    of contraction rates along two chains.
+    That happens to about one point in a hundred of the regressions, to one in twenty to forty of
+    contraction rates along two chains, and to one in twenty cases of the implicit regulariser. So
+    a study has failed if two draws have.
     """
     data = experiments.get(name).data
     if not len(runs.stored(name)):
         pytest.skip(f"nothing is published yet: `revlib run {name}` computes it")
     if data and not datasets.path(data).exists():
         pytest.skip(f"the data is missing: `revlib data {data}` fetches it")
+    if first := differing_points(name):
+        second = differing_points(name)
+        assert not second, f"{first}\n{second}"
+
+
+def differing_points(name):
+    """Audit a study; return what differs, or nothing if most points are found again."""
     points = 3 if experiments.get(name).method.by_step else 1
+    words = []
     for audit in runs.audit(name, points=points, seconds=SECONDS):
-        equal = audit.points.groupby(results.KEYS)["equal"].all()
-        again = f"`revlib audit {name} --points {points} --draw {audit.draw}` draws them again"
-        assert (~equal).sum() <= len(equal) // 3, f"{audit.points}\n{again}"
         assert not audit.renewed
+        equal = audit.points.groupby(results.KEYS)["equal"].all()
+        if (~equal).sum() > len(equal) // 3:
+            again = f"`revlib audit {name} --points {points} --draw {audit.draw}` draws them again"
+            words.append(f"{audit.points}\n{again}")
+    return "\n".join(words)
 
 
 def test_the_costs_of_a_regularised_step_are_published():
