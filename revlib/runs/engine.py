@@ -460,7 +460,7 @@ def audit(
         differs = file.identity.other_study(identity)
         if one.passed and one.finished and not differs and not file.stands_for(identity):
             record = {"by": "audit", "draw": one.draw, "points": one.points.to_dict("records")}
-            plan.store.renew(file, identity, record)
+            plan.store.renew(file, identity, record, plan.rehearsed())
             one = dataclasses.replace(one, renewed=True)
         found.append(one)
     return found
