@@ -101,8 +101,8 @@ picture: $(ENV) ## redraw the pictures of the README and of the book's front pag
 	    figures.curves(burst, ['test_loss']).savefig('book/_static/figure-7.png')"
 	$(RUN) -c "from revlib import orders; from revlib.figures import drawings; \
 	    print(drawings.runs([orders.forward(), orders.backward()]))" > book/_static/orders.svg
-	$(RUN) -c "from revlib import figures; from revlib.verdicts import overview; figures.theme(); \
-	    overview.picture().savefig('book/_static/opening.png')"
+	$(RUN) -c "from revlib import figures; from revlib.verdicts import front_page; figures.theme(); \
+	    front_page.picture().savefig('book/_static/opening.png')"
 
 .PHONY: env
 env: $(ENV) ## make the virtual environment, or bring it up to date

@@ -258,14 +258,14 @@ def _audit(options: argparse.Namespace) -> int:
 
 def _claims(options: argparse.Namespace) -> int:
     from revlib.store import results
-    from revlib.verdicts import overview, stability, tables
+    from revlib.verdicts import front_page, stability, tables
 
     results.verify()
     if options.write:
         for page, text in (
-            (overview.opening_page(), overview.opening()),
+            (front_page.opening_page(), front_page.opening()),
             (tables.page(), tables.front()),
-            (overview.page(), overview.advice()),
+            (front_page.advice_page(), front_page.advice()),
         ):
             page.write_text(text, encoding="utf-8")
             print(page)

@@ -90,6 +90,14 @@ def test_bench_stores_its_result_and_prints_the_table(small, capsys):
     grown = [entry for entry in result["growth"] if entry["order"] == "backward"]
     assert [(entry["steps"], entry["maps"]) for entry in grown] == [(10, 55), (20, 210)]
     assert result["environment"]["machine"]
+    assert result["profiles"] == {}  # there is no convolutional network among them
+
+
+def test_a_profile_shares_out_a_step():
+    workload = benchmark.Workload("resnet", "resnet18", (), 10, 2, 2, 1, 1, stem="imagenet")
+    shares = benchmark.profile(workload)
+    assert sum(shares.values()) == pytest.approx(1)
+    assert min(shares.values()) > 0
 
 
 def test_ratios_are_taken_turn_by_turn():

@@ -13,7 +13,7 @@ from tiny import MOTION, TINY
 from revlib import experiments, figures, runs
 from revlib.experiments import figures_2_to_11
 from revlib.runs.engine import Plan
-from revlib.verdicts import overview
+from revlib.verdicts import front_page, overview, pilot
 
 WINDOWS = ((4, 3), (10, 3))
 STEPS = (0, 4, 5, 6, 10, 11, 12)
@@ -177,7 +177,7 @@ def test_each_mlp_has_all_initialisations_and_scalings():
 
 
 def verdicts():
-    return {row.finding: row.verdict for row in overview.pilot().itertuples()}
+    return {row.finding: row.verdict for row in pilot.judged().itertuples()}
 
 
 def test_without_results_nothing_is_confirmed(small):
@@ -351,8 +351,10 @@ def test_quadrants_show_each_seed_and_the_mean(logx):
 
 def test_the_front_page_gives_the_advice_that_the_stored_results_give(monkeypatch):
     monkeypatch.chdir(Path(__file__).parent.parent)
-    told = overview.advice()
-    assert overview.page().read_text(encoding="utf-8") == told, "run `revlib claims --write`"
+    told = front_page.advice()
+    assert front_page.advice_page().read_text(encoding="utf-8") == told, (
+        "run `revlib claims --write`"
+    )
     assert "Not yet run" not in told
     assert told.count("\n- ") == 3
 
@@ -362,7 +364,7 @@ def test_the_front_page_gives_the_advice_that_the_stored_results_give(monkeypatc
 
 def made_up_endings(calmest):
     """Return a study of endings in which one order swings a tenth as much as the others."""
-    size = experiments.get(f"endings-figure-{overview.OPENS_WITH}").size("paper")
+    size = experiments.get(f"endings-figure-{front_page.OPENS_WITH}").size("paper")
     rows = []
     for seed in range(5):
         noise = np.random.default_rng(seed).normal(size=len(size.recorded()))
@@ -387,11 +389,11 @@ def made_up_endings(calmest):
 def test_the_book_opens_with_what_the_results_say(monkeypatch, calmest, words):
     table = made_up_endings(calmest)
     monkeypatch.setattr(runs, "stored", lambda name: table)
-    told = overview.opening()
+    told = front_page.opening()
     assert re.search(words, told)
     assert "costs 700 times as many steps" in told
     assert f"stays below 4 levels from 20 % to 2 % of its start first {calmest}" in told
-    seed, below = overview._stays(table, "tail(100)")
+    seed, below = front_page._stays(table, "tail(100)")
     path = table[(table["seed"] == seed) & (table["order"] == calmest)].set_index("step")
     late = path.loc[path.index >= below[calmest], "train_loss"]
     assert (late <= 0.05).all()
@@ -401,12 +403,12 @@ def test_the_book_opens_with_what_the_results_say(monkeypatch, calmest, words):
 def test_the_opening_figure_shows_paths_marks_and_endings(monkeypatch):
     table = made_up_endings("backward")
     monkeypatch.setattr(runs, "stored", lambda name: table)
-    figure = overview.picture()
+    figure = front_page.picture()
     above, under = figure.axes
     lines = {line.get_label(): line for line in above.lines}
     first = table[(table["seed"] == 0) & (table["order"] == "tail(100)")]
     assert list(lines["tail(100)"].get_ydata()) == list(first["train_loss"])
-    steps = experiments.get(f"endings-figure-{overview.OPENS_WITH}").size("paper").steps
+    steps = experiments.get(f"endings-figure-{front_page.OPENS_WITH}").size("paper").steps
     (points, *_) = under.containers[0]
     assert list(points.get_xdata()) == [100, steps - 1]
     assert points.get_ydata()[0] == pytest.approx(1)
@@ -417,15 +419,15 @@ def test_the_opening_figure_shows_paths_marks_and_endings(monkeypatch):
 def test_an_opening_without_results_names_the_run_and_has_no_figure(monkeypatch):
     empty = pd.DataFrame(columns=["order", "seed", "step", "train_loss"])
     monkeypatch.setattr(runs, "stored", lambda name: empty)
-    assert overview.opening() == "Not yet run: `revlib run endings-figure-4`.\n"
+    assert front_page.opening() == "Not yet run: `revlib run endings-figure-4`.\n"
     with pytest.raises(ValueError, match="revlib run endings-figure-4"):
-        overview.picture()
+        front_page.picture()
 
 
 def test_the_front_page_opens_with_what_is_written_down(monkeypatch):
     monkeypatch.chdir(Path(__file__).parent.parent)
-    written = overview.opening_page().read_text(encoding="utf-8")
-    assert written == overview.opening(), "run `revlib claims --write`"
-    assert (overview.opening_page().parent / "_static" / "opening.png").exists() or (
+    written = front_page.opening_page().read_text(encoding="utf-8")
+    assert written == front_page.opening(), "run `revlib claims --write`"
+    assert (front_page.opening_page().parent / "_static" / "opening.png").exists() or (
         "opening.png" not in written
     )

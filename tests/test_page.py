@@ -326,7 +326,7 @@ def test_several_studies_stand_on_one_page(both):
     [
         ("none", {}, "There is no study 'none'"),
         ("tiny", {"rate": 1}, "A setting has no 'rate'"),
-        ("tiny", {"learning_rate": "fast"}, "The field 'learning_rate' must be a number"),
+        ("tiny", {"learning_rate": "fast"}, "The field 'learning_rate' must be a finite number"),
     ],
 )
 def test_what_does_not_exist_is_refused(names, changes, message):

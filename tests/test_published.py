@@ -20,6 +20,10 @@ AUDITED = [
 ]
 
 
+NOT_YET = {"rivals-figure-6", "rivals-figure-7"}
+"""What is computed whole, and not yet published."""
+
+
 @pytest.fixture(autouse=True)
 def published(monkeypatch):
     """The results are looked up from the current folder."""
@@ -39,7 +43,12 @@ def test_no_published_result_is_stale_and_each_has_its_rehearsal(name):
     "name", [n for n, s in experiments.STUDIES.items() if not s.method.by_step]
 )
 def test_a_study_whose_cases_are_computed_whole_is_published(name):
-    assert runs.shown(name, "paper").preset == "paper", f"`revlib run {name}` computes it"
+    published = len(runs.stored(name)) > 0
+    assert published != (name in NOT_YET), f"`revlib run {name}` computes it; or mend NOT_YET"
+
+
+def test_everything_that_is_published_is_what_was_written():
+    results.verify()
 
 
 @pytest.mark.parametrize("name", AUDITED)
@@ -62,7 +71,9 @@ def test_published_points_are_found_again(name):
 
 def differing_points(name):
     """Audit a study; return what differs, or nothing if most points are found again."""
-    points = 3 if experiments.get(name).method.by_step else 1
+    study = experiments.get(name)
+    costly = study.sizes["paper"].setting.model != "mlp"  # a point takes a minute
+    points = 3 if study.method.by_step and not costly else 1
     words = []
     for audit in runs.audit(name, points=points, seconds=SECONDS):
         assert not audit.renewed

@@ -284,6 +284,40 @@ def evaluation() -> dict[str, float]:
     }
 
 
+PRODUCTS = ("aten::addmm_", "aten::mm", "aten::mkldnn_convolution", "aten::convolution_backward")
+"""What multiplies, as PyTorch's profiler calls it."""
+
+
+def profile(workload: Workload) -> dict[str, float]:
+    """Return where the time of a convolutional network's step goes, on one core.
+
+    Returns
+    -------
+    dict
+        Shares of a step: ``products``, ``normalisation``, ``the engine's own code`` (gathering and
+        scattering for products), and ``everything else``.
+    """
+    torch.set_num_threads(1)
+    trainer = convolutions.ConvolutionTrainer(workload())
+    trainer.apply(1)  # the first allocates
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+        trainer.apply(2)
+    shares = dict.fromkeys(
+        ("products", "normalisation", "the engine's own code", "everything else"), 0.0
+    )
+    total = sum(event.self_cpu_time_total for event in profiler.key_averages())
+    for event in profiler.key_averages():
+        kind = "everything else"
+        if event.key in PRODUCTS:
+            kind = "products"
+        elif "batch_norm" in event.key or "BatchNorm" in event.key:
+            kind = "normalisation"
+        elif "Step" in event.key:
+            kind = "the engine's own code"
+        shares[kind] += event.self_cpu_time_total / total
+    return shares
+
+
 def growth(workers: int, say: Callable[[str], None]) -> Iterator[dict[str, Any]]:
     """Yield the duration of whole runs of N steps, every step recorded, for a few orders."""
     for order in (orders.backward(), orders.windowed(100), orders.windowed(10), orders.forward()):
@@ -345,6 +379,7 @@ def run(say: Callable[[str], None] = print) -> dict[str, Any]:
         "workers": workers,
         "turns": TURNS,
         "workloads": [ratios(workload, workers, say) for workload in WORKLOADS],
+        "profiles": {w.name: profile(w) for w in WORKLOADS if w.model != "mlp"},
         "evaluation": evaluation(),
         "growth": list(growth(workers, say)),
     }

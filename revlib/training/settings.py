@@ -58,7 +58,7 @@ def _or_none(rule: _Rule) -> _Rule:
 
 def _fits(hidden: Any) -> bool:
     widths = isinstance(hidden, tuple) and all(type(width) is int for width in hidden)
-    if not widths or min(hidden, default=0) < 1:
+    if not widths or min(hidden, default=1) < 1:
         return False
     return sum(a * b for a, b in pairwise((32 * 32 * 3, *hidden, 100))) <= WEIGHTS
 
@@ -124,7 +124,7 @@ class Setting:
     model
         ``"mlp"`` (ReLU), ``"resnet18"``, ``"resnet50"`` or ``"vgg19"``.
     hidden
-        Widths of the hidden layers of the MLP.
+        Widths of the hidden layers of the MLP; with none it is a linear model.
     stem, normalisation
         Of the convolutional networks (:func:`revlib.training.models.convolutional`).
     init
