@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import yaml
 from made_up import BACKWARD, FORWARD, STEPS, claim, ends, paths, project, stored
-from tiny import SETTING, TINY
+from tiny import MOTION, SETTING, TINY
 
 from revlib import cli, experiments, runs
 from revlib.experiments import Size, Study, Whole
@@ -425,12 +425,34 @@ def test_the_two_main_claims_have_a_row_for_each_setting(project, monkeypatch):
         **common | {"id": "c", "windows": [[0, 32]], "criterion": "stays_below", "levels": [0.5]}
     )
     write(project, calm, again, fast)
+    monkeypatch.setitem(experiments.STUDIES, "motion-figure-70", MOTION)
     told = tables.by_setting([judge(each) for each in claims.load()]).splitlines()
     [row] = told[2:-2]
     first, second = "figure 70", "figure 71"
     link = "{{doc}}`{} <chapters/none>`: not yet run"
     calm = f"? {link.format(first)}<br>? {link.format(second)}"
-    assert row == f"| It is lower. | {calm} | ? {link.format(first)} |"
+    assert row == f"| It is lower. | {calm} | ? {link.format(first)} | ? not yet run |  |"
+
+
+@pytest.mark.parametrize(
+    ("moved", "words"),
+    [
+        ([0.001, 0.0011, 0.0009], "✓ at step 32: 0.001 (95 % interval"),
+        ([0.5, 0.6, 0.4], "✗ at step 32: 0.49"),
+        ([0.001, 0.1, 0.01], "? at step 32: 0.01 (95 % interval"),
+        ([0.5], "? at step 32: 0.5 (1 seed)"),
+    ],
+)
+def test_rest_is_told_by_how_far_a_step_still_moves(project, monkeypatch, moved, words):
+    rows = [
+        {"seed": seed, "order": order, "step": 32, "moved": way}
+        for seed, share in enumerate(moved)
+        for order, way in ((FORWARD, 2.0), (BACKWARD, 2.0 * share))
+    ]
+    monkeypatch.setattr(tables.runs, "stored", lambda name: pd.DataFrame(rows))
+    write(project, entry())
+    [claim] = claims.load()
+    assert tables._at_rest(claim).startswith(words)
 
 
 def test_a_chapter_without_claims_is_an_error(project):

@@ -236,14 +236,9 @@ def moves(motion: pd.DataFrame, orders: tuple[str, str]) -> str:
         The first order and the second.
     """
     one, other = map(adverb, orders)
-    both = motion[motion["order"].isin(orders)]
-    at = both.pivot_table(index=["step", "seed"], columns="order", values="moved", dropna=False)
-    at = at.reindex(columns=list(orders)).dropna()
-    if at.empty:
+    times, last = moved(motion, orders)
+    if times is None:
         return f"whether the iterate still moves {other} is not recorded"
-    last = at.index.get_level_values("step").max()
-    moved = at.loc[last]
-    times = Times.of(moved[orders[1]] / moved[orders[0]])
     if times.side == "none":
         return f"at step {last:,} the iterate of one of the orders diverged, or does not move"
     whose = f"the {other} iterate" if other == orders[1] else f"the iterate {other}"
@@ -252,6 +247,24 @@ def moves(motion: pd.DataFrame, orders: tuple[str, str]) -> str:
         f"{whose} {state}: at step {last:,} one more step moves it "
         f"{rounded(times.mean)} times as far as {one} {times.interval()}"
     )
+
+
+def moved(motion: pd.DataFrame, orders: tuple[str, ...]) -> tuple[Times | None, int]:
+    """Return how many times as far a step moves the second order's iterate, and at which step.
+
+    At the last step that is recorded of both; None where nothing is. The parameters are those of
+    :func:`moves`.
+    """
+    both = motion[motion["order"].isin(orders)]
+    if both.empty:
+        return None, 0
+    at = both.pivot_table(index=["step", "seed"], columns="order", values="moved", dropna=False)
+    at = at.reindex(columns=list(orders)).dropna()
+    if at.empty:
+        return None, 0
+    last = int(at.index.get_level_values("step").max())
+    own = at.loc[last]
+    return Times.of(own[orders[1]] / own[orders[0]]), last
 
 
 def diverged(table: pd.DataFrame) -> str:

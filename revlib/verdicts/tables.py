@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from revlib import runs
 from revlib.store import results
-from revlib.verdicts import claims, intervals
+from revlib.verdicts import claims, findings, intervals
 from revlib.verdicts.claims import AUTHORS, RATIO
 from revlib.verdicts.effects import CRITERIA
 from revlib.verdicts.judging import DECIDED, VERDICTS, Verdict, estimate, judge
@@ -93,31 +94,59 @@ def front() -> str:
 
 
 def by_setting(rows: Iterable[Verdict]) -> str:
-    """Return what became of the paper's two main claims, a row a setting, in Markdown.
+    """Return what became of the paper's main claims, a row a setting, in Markdown.
 
     Figures that train the same network on the same data in the same way are one setting: their
-    runs are not independent of each other.
+    runs are not independent of each other. Beside the paper's two claims stand whether the
+    backward iterate has come to rest, and what an ending of fixed batches does.
     """
     found: dict[object, list[Verdict]] = {}
+    endings: dict[object, list[Verdict]] = {}
     for row in rows:
         if row.claim.made_by == "paper" and row.claim.experiment[0].startswith("figure-"):
             found.setdefault(row.claim.setting, []).append(row)
+        elif row.claim.experiment[0].startswith("endings-"):
+            endings.setdefault(row.claim.setting, []).append(row)
     lines = []
     for own in found.values():
         calm = _cells(own, lambda c: c.criterion == "calmer" and c.quantity[0].startswith("test"))
         fast = _cells(own, lambda c: c.criterion == "stays_below")
         if calm or fast:
-            lines.append(f"| {own[0].claim.statement.partition(':')[0]} | {calm} | {fast} |")
+            rest = _at_rest(own[0].claim)
+            cheaper = _cells(endings.get(own[0].claim.setting, []), _has_fixed_ending)
+            name = own[0].claim.statement.partition(":")[0]
+            lines.append(f"| {name} | {calm} | {fast} | {rest} | {cheaper} |")
     return "\n".join(
         [
             "| setting | varies less along its path? spread forward / backward "
-            "| stays below a level first? step forward / backward |",
-            "| --- | --- | --- |",
+            "| stays below a level first? step forward / backward "
+            "| at rest? distance of a step backward / forward "
+            "| as calm at linear cost? spread forward / with a fixed ending |",
+            "| --- | --- | --- | --- | --- |",
             *lines,
             "",
-            "Ratios above 1 speak for the paper; in brackets the 95 % interval over the seeds.",
+            "In brackets the 95 % interval over the seeds. Spreads and steps: above 1 speaks for "
+            f"the paper. At rest: an iterate that moves by less than {findings.REST:.0%} of a "
+            "forward step.",
         ]
     )
+
+
+def _has_fixed_ending(claim: claims.Claim) -> bool:
+    asked = claim.criterion == "calmer" and not claim.excluded_by
+    return asked and claim.orders[-1].startswith("tail(")
+
+
+def _at_rest(claim: claims.Claim) -> str:
+    """Return how far one more step still moves the second order's iterate, at the last look."""
+    motion = runs.stored(f"motion-{claim.experiment[0]}")
+    times, step = findings.moved(motion, claim.orders)
+    if times is None:
+        return "? not yet run"
+    decides = times.seeds >= intervals.FEWEST
+    mark = "✓" if times.high < findings.REST else "✗" if times.low > findings.REST else "?"
+    told = f"{findings.rounded(times.mean)} {times.interval()}"
+    return f"{mark if decides else '?'} at step {step:,}: {told}"
 
 
 def _cells(rows: list[Verdict], chosen: Callable[[claims.Claim], bool]) -> str:
