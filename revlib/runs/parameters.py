@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import sys
-import types
 import typing
 from collections.abc import Callable
 from numbers import Integral, Real
@@ -52,7 +51,7 @@ _NAMED: dict[str, tuple[Callable[[Any], bool], str, str]] = {
 }
 
 
-def check(chapter: types.ModuleType | None = None) -> None:
+def check(chapter: object = None) -> None:
     """Check the parameters of a chapter against the types that its cell of parameters gives.
 
     Parameters

@@ -16,6 +16,9 @@ from revlib.verdicts.effects import CRITERIA
 from revlib.verdicts.judging import DECIDED, VERDICTS, Verdict, estimate, judge
 from revlib.verdicts.stability import counted
 
+COUNTS = "<!-- the counts -->"
+"""The line of :func:`front` between the table by setting and the counts."""
+
 FULL_TABLE = "<!-- claim by claim -->"
 """The line of :func:`front` between the summary and the table of all claims."""
 
@@ -64,13 +67,15 @@ def page() -> Path:
 def front() -> str:
     """Return what the book's front page shows of all claims, and the table of all, in Markdown.
 
-    First what became of the paper's two main claims in each setting, and the counts; then, after
-    :data:`FULL_TABLE`, a row for each claim.
+    First what became of the paper's main claims in each setting; then, after :data:`COUNTS`, how
+    many came out how; then, after :data:`FULL_TABLE`, a row for each claim.
     """
     rows = list(_verdicts(None))
     return "\n".join(
         [
             by_setting(rows),
+            "",
+            COUNTS,
             "",
             *(f"- {words}: {_counted(own)}." for words, own in _grouped(rows).items()),
             "",
