@@ -587,6 +587,12 @@ def test_an_audit_in_a_chapter_says_what_is_not_equal(tiny, monkeypatch):
     assert text.count("**no**") == 1
 
 
+def test_a_chapter_about_a_costly_network_leaves_its_audit_to_the_tests():
+    changed = Plan.of("figure-2", "paper", changes={"normalisation": "group"})
+    page = runs.Shown(changed.study, "paper", changed.size, changed.changes, pd.DataFrame(), "", [])
+    assert "`revlib audit figure-2 --set normalisation=group` recomputes three" in page.audit()
+
+
 def test_an_audit_in_a_chapter_says_why_it_is_skipped(tiny, monkeypatch, tmp_path):
     def skipped():
         found = audited("tiny", "sample")
