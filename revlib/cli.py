@@ -13,7 +13,7 @@ import os
 import sys
 from collections.abc import Sequence
 from concurrent.futures import BrokenExecutor
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     from revlib.runs.engine import Plan
@@ -152,14 +152,13 @@ def _change(text: str) -> tuple[str, str]:
     return name, value
 
 
-def _changes(options: argparse.Namespace) -> dict[str, Any]:
-    """Return the choices that differ from the preset's; they are fields of its setting."""
+def _plan(options: argparse.Namespace) -> Plan:
+    """Return the plan of a study with the choices that are set, each a field of its setting."""
     from revlib.runs.engine import Plan
     from revlib.store import results
 
     changes = {name: results.value(text) for name, text in options.set}
-    Plan.of(options.study, options.preset, changes=changes)
-    return changes
+    return Plan.of(options.study, options.preset, changes=changes)
 
 
 def _positive(text: str) -> int:
@@ -177,6 +176,7 @@ def _next(options: argparse.Namespace) -> int:
 def _list(options: argparse.Namespace) -> int:
     from revlib import experiments
     from revlib.runs.engine import Plan
+    from revlib.verdicts.stability import counted
 
     for study in experiments.STUDIES.values():
         print(f"{study.name}  {study.title} (Section {study.section})")
@@ -184,11 +184,10 @@ def _list(options: argparse.Namespace) -> int:
             plan = Plan.of(study.name, name)
             identity = plan.identity()
             file = plan.store.current(identity, plan.orders)
-            seeds, cases = len(size.seeds), len(size.cases)
             print(
-                f"  {name:<6} {seeds} seed{'s' * (seeds > 1)} of {cases} case{'s' * (cases > 1)}, "
-                f"{len(size.recorded()):,} of {size.steps + 1:,} steps recorded; "
-                f"{file.rows if file else 0:,} rows stored"
+                f"  {name:<6} {counted(len(size.seeds), 'seed')} of "
+                f"{counted(len(size.cases), 'case')}, {len(size.recorded()):,} of "
+                f"{size.steps + 1:,} steps recorded; {file.rows if file else 0:,} rows stored"
             )
             _say_stale(plan, identity)
     return 0
@@ -204,10 +203,8 @@ def _say_stale(plan: Plan, identity: Identity) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     from revlib import runs
-    from revlib.runs.engine import Plan
 
-    changes = _changes(options)
-    plan = Plan.of(options.study, options.preset, changes=changes)
+    plan = _plan(options)
     _say_stale(plan, plan.identity())
     table = runs.run(
         options.study,
@@ -217,7 +214,7 @@ def _run(options: argparse.Namespace) -> int:
         options.last,
         options.workers,
         options.cluster,
-        **changes,
+        **plan.changes,
     )
     print(f"{len(table):,} rows of {options.study}, preset {options.preset}, are stored.")
     return 0
@@ -243,7 +240,7 @@ def _renew(options: argparse.Namespace) -> int:
 def _audit(options: argparse.Namespace) -> int:
     from revlib import runs
 
-    changes = _changes(options)
+    changes = _plan(options).changes
     audits = runs.audit(
         options.study, options.preset, options.points, options.seconds, options.draw, **changes
     )
