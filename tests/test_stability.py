@@ -69,6 +69,21 @@ def test_the_comparison_is_the_geometric_mean_over_seeds():
     assert str(found).startswith("4 times, on 2 seeds (95 % interval")
 
 
+def test_what_differs_by_rounding_alone_is_a_tie_on_every_processor():
+    rng = np.random.default_rng(0)
+    n, values = np.arange(5), rng.normal(size=5)
+    assert about_trend(n, 0.1 + 0.3 * n - 0.7 * n**2) == 0
+    assert about_trend(n, 0.1 + 0.3 * n - 0.7 * n**2 + 1e-9 * values) > 0
+    mirrored = {(0, "forward"): values, (0, "backward"): values[::-1]}
+    for statistic in ("trend", "spread", "change"):
+        found = compare(table(mirrored), "test_loss", 0, 4, statistic)
+        assert found.ratios.tolist() == [1]
+        nudged = mirrored | {(0, "backward"): values[::-1] * (1 - 1e-9)}
+        assert compare(table(nudged), "test_loss", 0, 4, statistic).ratio > 1
+    still = {(0, "forward"): np.full(3, 0.1), (0, "backward"): np.full(3, 0.1 + 1e-16)}
+    assert summary(ratios(table(still), [(0, 2)])).startswith("There is no ratio")
+
+
 def test_one_seed_has_no_interval():
     paths = {(0, "forward"): [0.0, 3.0], (0, "backward"): [0.0, 1.0]}
     found = compare(table(paths), "test_loss", 0, 1)

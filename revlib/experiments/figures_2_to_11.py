@@ -149,7 +149,7 @@ def _convolutional(
 
     Its motion is looked at, at some steps; in the sample at step 2.
     """
-    setting = paper.setting.changed(sample=True, batch_size=4, train_examples=10, test_examples=10)
+    setting = paper.setting.changed(sample=True, batch_size=4, train_examples=4, test_examples=4)
     bursts = ((steps // 2, steps - steps // 2 + 1),)
     study = Study(
         sizes={
@@ -241,7 +241,7 @@ _PAIRS = (
     ),
     _convolutional(
         Size(_VGG_19, _FIVE, _TWO_ORDERS, 2000, bursts=((1000, 6), (1990, 6)), at=_SECOND_HALF),
-        steps=3,
+        steps=2,
         looks=(100, 302),
         name="figure-8",
         title="VGG-19 on CIFAR-10, forward against backward",

@@ -15,6 +15,10 @@ import pandas as pd
 
 from revlib.verdicts import intervals
 
+ROUNDING = 1e-12
+"""What a spread is of the size of the values, or a ratio of two spreads differs from 1, by rounding
+alone: another processor adds in another order."""
+
 _HOW = {"trend": "about a trend, ", "spread": "", "change": "step to step, "}
 STATISTICS = tuple(_HOW)
 
@@ -61,7 +65,9 @@ def fluctuation(table: pd.DataFrame, quantity: str, first: int, last: int) -> pd
         changes = np.abs(np.diff(values))[np.diff(steps) == 1] if finite else []
         pairs = int((np.diff(steps) == 1).sum())
         moves = {
-            "spread": (values.std(ddof=1) if finite else np.inf) if len(values) > 1 else np.nan,
+            "spread": (_moved(values.std(ddof=1), values) if finite else np.inf)
+            if len(values) > 1
+            else np.nan,
             "trend": about_trend(steps, values),
             "change": (np.mean(changes) if finite else np.inf) if pairs else np.nan,
         }
@@ -82,12 +88,15 @@ def about_trend(steps: np.ndarray, values: np.ndarray) -> float:
         return np.nan
     if not np.isfinite(values).all():
         return np.inf
-    if np.ptp(values) == 0:  # what is left of a fit would be rounding
-        return 0.0
     place = (steps - steps.mean()) / np.ptp(steps)
     powers = np.vander(place, 3)
     rest = values - powers @ np.linalg.lstsq(powers, values, rcond=None)[0]
-    return float(np.sqrt(rest @ rest / (len(values) - 3)))
+    return _moved(np.sqrt(rest @ rest / (len(values) - 3)), values)
+
+
+def _moved(spread: float, values: np.ndarray) -> float:
+    """Return a spread of values, zero where it is rounding."""
+    return float(spread) if spread > ROUNDING * np.abs(values).max() else 0.0
 
 
 def structure(
@@ -216,11 +225,12 @@ def compare(
 def log_ratio(above: pd.Series, below: pd.Series) -> pd.Series:
     """Return the logarithm of a ratio; what is not a number counts as infinite.
 
-    It is zero, a tie, where both are infinite or both zero.
+    It is zero, a tie, where both are infinite, both zero, or both equal up to rounding.
     """
     above, below = (values.astype(float).fillna(np.inf) for values in (above, below))
     with np.errstate(divide="ignore", invalid="ignore"):
-        return (np.log(above) - np.log(below)).fillna(0.0)
+        ratio = (np.log(above) - np.log(below)).fillna(0.0)
+    return ratio.where(ratio.abs() > ROUNDING, 0.0)
 
 
 def geometric_mean(values: pd.Series) -> tuple[float, float, float]:
