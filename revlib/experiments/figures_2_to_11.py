@@ -147,7 +147,7 @@ def _convolutional(
 ) -> tuple[Study, Study]:
     """Return the study of a convolutional network, of which the sample takes so many steps.
 
-    Its motion is looked at, at some steps; in the sample at step 2.
+    Its motion is looked at, at some steps; in the sample at a third of them.
     """
     setting = paper.setting.changed(sample=True, batch_size=4, train_examples=4, test_examples=4)
     bursts = ((steps // 2, steps - steps // 2 + 1),)
@@ -165,7 +165,7 @@ def _convolutional(
         | what.pop("unstated", {}),
         **what,
     )
-    return study, _motion(study, looks, (2,))
+    return study, _motion(study, looks, (-(-steps // 3),))
 
 
 _RESNET_18 = Setting(
