@@ -1,16 +1,19 @@
 """What the figures draw: the data in the lines, not the pixels."""
 
 import io
+import itertools
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-import seaborn as sns
 from matplotlib.colors import to_rgb
+from matplotlib.lines import Line2D
+from matplotlib.text import Text
 
 from revlib import figures
+from revlib.figures.colours import BACKWARD, FORWARD, OTHER, PALETTE
 
 QUANTITIES = ("train_loss", "test_loss", "train_accuracy", "test_accuracy")
 
@@ -40,8 +43,33 @@ def lines(ax):
     return {line.get_label(): line for line in ax.lines if not line.get_label().startswith("_")}
 
 
+def contrast(colour, page):
+    """Return the contrast of two colours, from 1 to 21 (WCAG 2.2)."""
+    values = np.array([to_rgb(colour), to_rgb(page)])
+    linear = np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
+    low, high = np.sort(linear @ [0.2126, 0.7152, 0.0722])
+    return (high + 0.05) / (low + 0.05)
+
+
+def turned(colour, page="#121212"):
+    """Return what a dark page makes of a colour: CSS's invert, hue-rotate by half, and screen."""
+    grey = np.array([0.213, 0.715, 0.072])
+    inverted = 1 - np.array(to_rgb(colour))
+    rotated = np.clip(2 * grey @ inverted - inverted, 0, 1)
+    return 1 - (1 - rotated) * (1 - np.array(to_rgb(page)))
+
+
 def render(figure):
-    """Draw the figure as the notebooks do; a figure that cannot be drawn raises here."""
+    """Draw the figure as the notebooks do; a figure that cannot be drawn raises here.
+
+    Nor may it be wider than can be read on a phone, or paler than can be seen on either page.
+    """
+    assert figure.get_figwidth() <= 6
+    for part in figure.findobj(lambda each: isinstance(each, Line2D | Text)):
+        least = 4.5 if isinstance(part, Text) else 3
+        if part.get_visible() and part.get_alpha() is None and part.axes is not None:
+            in_grid = part in {*part.axes.get_xgridlines(), *part.axes.get_ygridlines()}
+            assert in_grid or contrast(part.get_color(), "white") >= least, part
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", bbox_inches="tight")
     return buffer.getvalue()
@@ -51,10 +79,13 @@ def test_curves_draw_the_table():
     table = learning()
     figure = figures.curves(table.sample(frac=1, random_state=0))
     render(figure)
-    assert len(figure.axes) == 4 * 2, "one row per quantity, one column per seed"
+    assert len(figure.axes) == 4 * 2, "a large panel for each quantity, and a small one below it"
     grid = np.reshape(figure.axes, (4, 2))
     for row, column in zip(grid, QUANTITIES, strict=True):
         assert row[0].get_ylabel() == column.replace("_", " ")
+        large, small = (ax.get_position() for ax in row)
+        assert large.height > 2 * small.height
+        assert large.y0 > small.y1
         for ax, seed in zip(row, (0, 1), strict=True):
             assert set(lines(ax)) == {"forward", "backward"}
             for order, line in lines(ax).items():
@@ -62,7 +93,7 @@ def test_curves_draw_the_table():
                 np.testing.assert_array_equal(line.get_xdata(), path["step"])
                 np.testing.assert_array_equal(line.get_ydata(), path[column])
             assert not ax.texts
-    assert [ax.get_title() for ax in grid[0]] == ["seed 0", "seed 1"]
+            assert ax.get_title() == f"seed {seed}"
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["forward", "backward"]
 
 
@@ -79,6 +110,33 @@ def test_curves_take_concatenated_tables_and_uneven_paths():
     first, second = figures.curves(table, ["test_loss"]).axes
     assert set(lines(first)) == {"forward", "backward"}
     assert set(lines(second)) == {"backward"}
+
+
+def test_runs_of_consecutive_steps_are_not_joined_with_the_grid():
+    table = learning(seeds=(0,), steps=(0, 1, 10, 20, 21, 22, 23, 30))
+    (ax,) = figures.curves(table, ["test_loss"]).axes
+    gap = np.nan
+    for line in lines(ax).values():
+        np.testing.assert_array_equal(line.get_xdata(), [0, 1, 10, 30, gap, 20, 21, 22, 23])
+        np.testing.assert_array_equal(np.isnan(line.get_ydata()), np.isnan(line.get_xdata()))
+    (ax,) = figures.curves(learning(seeds=(0,), steps=range(9)), ["test_loss"]).axes
+    assert all(list(line.get_xdata()) == list(range(9)) for line in lines(ax).values())
+
+
+@pytest.mark.parametrize("rough", ["forward", "backward"])
+def test_the_path_that_moves_less_lies_on_top(rough):
+    table = learning(seeds=(0,))
+    table["test_loss"] = np.where(table["order"] == rough, table["step"] % 20, 0.01 * table["step"])
+    (ax,) = figures.curves(table, ["test_loss"]).axes
+    assert max(lines(ax).items(), key=lambda each: each[1].get_zorder())[0] != rough
+
+
+@pytest.mark.parametrize(("end", "scale"), [(0.05, "log"), (0.5, "linear"), (0.0, "linear")])
+def test_a_loss_that_falls_far_has_a_logarithmic_axis(end, scale):
+    table = learning(seeds=(0, 1))
+    table["test_loss"] = np.where(table["step"] == 100, end, 1.0)
+    figure = figures.curves(table, ["test_loss", "test_accuracy"])
+    assert [ax.get_yscale() for ax in figure.axes] == [scale, scale, "linear", "linear"]
 
 
 def test_seeds_share_the_height_of_a_row_and_the_steps():
@@ -109,8 +167,19 @@ def test_orders_keep_their_style_whatever_else_is_drawn():
     assert {order: more[order] for order in pair} == pair
     for part in zip(*more.values(), strict=True):
         assert len({*part}) >= 3, "orders differ by colour, line style and marker"
-    safe = [to_rgb(color) for color in sns.color_palette("colorblind")]
-    assert all(color in safe for color, *_ in more.values())
+    assert [to_rgb(color) for color in (FORWARD, BACKWARD, OTHER)] == [
+        more[order][0] for order in ("forward", "backward", "windowed(5)")
+    ]
+
+
+@pytest.mark.parametrize("colour", [*PALETTE, "0.5", "black"])
+def test_colours_are_seen_on_a_light_page_and_on_a_dark_one(colour):
+    assert contrast(colour, "white") >= 3
+    assert contrast(turned(colour), "#121212") >= 3
+
+
+def test_text_is_read_on_a_dark_page():
+    assert contrast(turned(mpl.rcParams["text.color"]), "#121212") >= 4.5
 
 
 def diverged(value=np.inf):
@@ -131,7 +200,7 @@ def test_divergence_is_shown(value):
     for row, column in zip(grid, QUANTITIES, strict=True):
         calm, lost = row
         assert not calm.texts
-        assert [text.get_text() for text in lost.texts] == ["forward not\nfinite at 50"]
+        assert [text.get_text() for text in lost.texts] == [""], "a small panel has no room for it"
         unlabelled = [line for line in lost.lines if line.get_label().startswith("_")]
         vertical, crosses = unlabelled
         assert list(vertical.get_xdata()) == [50, 50]
@@ -431,3 +500,40 @@ def test_ticks_of_a_logarithmic_axis_leave_room_for_their_numbers():
     x = np.array([3.0, 10, 1100, 1400])
     (ax,) = figures.scaling({}, {"measured": (x, x)}, "maps", "growth").axes
     assert [text.get_text() for text in ax.get_xticklabels()] == ["3", "10", "1400"]
+
+
+def rivals():
+    """Return what three made-up trainings reach on two tasks and three seeds, and cost."""
+    index = [
+        (task, name, seed) for task in "ab" for name in ("forward", "EMA", "slow") for seed in "012"
+    ]
+    table = pd.DataFrame(index, columns=["task", "training", "seed"])
+    values = np.random.default_rng(0).uniform(1, 9, (len(table), 2))
+    table[["moves", "loss"]] = values
+    return table.assign(last=1.0, path=np.where(table["training"] == "slow", 50.0, 1.0))
+
+
+def test_costs_has_a_row_for_each_training_and_divides_by_the_forward_run():
+    table = rivals()
+    figure = figures.costs(table, {"moves": "fluctuation", "loss": "last loss"})
+    render(figure)
+    *panels, cost = figure.axes
+    names = ["forward", "EMA", "slow"]
+    assert [text.get_text() for text in panels[0].get_yticklabels()] == names
+    for ax, quantity in zip(panels, ("moves", "loss"), strict=True):
+        dots = [line for line in ax.lines if line.get_marker() in "os"]
+        means = np.log(table[quantity]).groupby([table["task"], table["training"]]).mean()
+        for dot, (task, name) in zip(dots, itertools.product("ab", names), strict=True):
+            expected = np.exp(means[task, name] - means[task, "forward"])
+            assert dot.get_xdata() == pytest.approx([expected])
+            assert round(float(dot.get_ydata()[0])) == names.index(name)
+        assert len({dot.get_marker() for dot in dots}) == 2
+    spans = [list(line.get_xdata()) for line in cost.lines if line.get_marker() == "None"]
+    assert spans.count([1, 50]) == 2
+
+
+def test_a_training_that_diverged_on_a_seed_is_not_drawn():
+    table = rivals()
+    table.loc[(table["training"] == "EMA") & (table["seed"] == "0"), "loss"] = np.inf
+    moves, loss, _ = figures.costs(table, {"moves": "", "loss": ""}).axes
+    assert len(moves.lines) - len(loss.lines) == 2 * 2, "a marker and a line for each task"

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from html import escape
 from string import Template
 
+from revlib.figures.colours import BACKWARD, FORWARD, OTHER
 from revlib.orders import Node, Order, tree
 
 _BOX = 44  # side of the square that stands for one application of a map
@@ -21,8 +22,8 @@ _SECONDS = 0.7  # for which one application is shown
 _REST = 4  # applications for which the finished drawing stands still
 
 # The colours of the orders in all figures of the book, and a tint of each for what is repeated.
-_COLOURS = {"forward": ("#0173b2", "#d3e8f5"), "backward": ("#a35c00", "#fbe6c4")}
-_OTHER = ("#027e5d", "#d0efe5")
+_COLOURS = {"forward": (FORWARD, "#d3e8f5"), "backward": (BACKWARD, "#fbe3d0")}
+_OTHER = (OTHER, "#d0efe5")
 
 _STYLE = Template("""\
 text { font-family: "DejaVu Sans", Verdana, Arial, sans-serif; font-size: 16px; fill: #222; }

@@ -18,26 +18,30 @@ from matplotlib.axis import XAxis, YAxis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from revlib.figures.colours import BACKWARD, FORWARD, OTHER, PALETTE
+
 _WIDTH = 6.0
 """Width of a figure, in inches: with the theme's font it can be read on a page and on a phone."""
 
-_BLUE, _ORANGE, _GREEN, _, _PINK, _BROWN, *_ = sns.color_palette("colorblind")
-
-# Forward is drawn first, thin and solid; the calm backward path lies on it, thick and dashed.
+# Forward is thin and solid, backward thick and dashed: whichever lies on top, both are seen.
 _STYLES = {
-    "forward": {"color": _BLUE, "linestyle": "-", "linewidth": 1.0, "marker": "o"},
-    "backward": {"color": _ORANGE, "linestyle": (0, (4, 1)), "linewidth": 1.7, "marker": "s"},
+    "forward": {"color": FORWARD, "linestyle": "-", "linewidth": 1.0, "marker": "o"},
+    "backward": {"color": BACKWARD, "linestyle": (0, (3, 2)), "linewidth": 1.7, "marker": "s"},
     "exact": {"color": "black", "linestyle": "-", "linewidth": 1.2, "marker": ""},
     "bound": {"color": "black", "linestyle": "--", "linewidth": 1.2, "marker": ""},
 }
 _OTHER_STYLES = [
-    {"color": _GREEN, "linestyle": "-.", "linewidth": 1.6, "marker": "^"},
-    {"color": _PINK, "linestyle": ":", "linewidth": 2.0, "marker": "D"},
-    {"color": _BROWN, "linestyle": (0, (6, 1, 1, 1, 1, 1)), "linewidth": 1.6, "marker": "v"},
+    {"color": OTHER, "linestyle": "-.", "linewidth": 1.6, "marker": "^"},
+    {"color": PALETTE[3], "linestyle": ":", "linewidth": 2.0, "marker": "D"},
+    {"color": PALETTE[4], "linestyle": (0, (6, 1, 1, 1, 1, 1)), "linewidth": 1.6, "marker": "v"},
 ]
 
-_MARKED = 60
+_MARKED = 30
 """Curves of at most this many recorded steps show each of them by a marker."""
+
+
+_DECADE = 10
+"""A loss that falls by more than this factor is drawn on a logarithmic axis."""
 
 
 def theme() -> None:
@@ -48,7 +52,7 @@ def theme() -> None:
     """
     sns.set_theme(
         style="ticks",
-        palette="colorblind",
+        palette=PALETTE,
         rc={
             "figure.dpi": 200,
             "savefig.dpi": 200,
@@ -68,12 +72,14 @@ def theme() -> None:
 
 
 def curves(table: pd.DataFrame, columns: Sequence[str] | None = None) -> Figure:
-    """Draw learning curves: one row per quantity, one column per seed, one line per order.
+    """Draw learning curves, one line per order: one seed large, the others small below it.
 
-    Seeds are never averaged: how calm a single path is would be lost in the mean. Where few steps
-    are recorded, each is marked. A path is not drawn where it is not finite; a vertical line
-    marks the first step at which a loss was not finite, and a cross at the top every such step.
-    The height of a row then suits the paths that stayed finite.
+    Seeds are never averaged: how calm a single path is would be lost in the mean. All panels of a
+    quantity have the same axes. Where few steps are recorded, each is marked; a run of consecutive
+    steps is not joined with the grid around it. Of two paths the one that moves less from step to
+    step lies on top. A path is not drawn where it is not finite; a vertical line marks the first
+    step at which a loss was not finite, and a cross at the top every such step. The height of a
+    panel then suits the paths that stayed finite. A loss that falls far has a logarithmic axis.
 
     Parameters
     ----------
@@ -81,8 +87,8 @@ def curves(table: pd.DataFrame, columns: Sequence[str] | None = None) -> Figure:
         One row per seed, order and step, as `revlib.trajectory` returns it: columns ``seed``,
         ``order``, ``step`` and the quantities. Several tables can be concatenated.
     columns : sequence of str, optional
-        The quantities to draw, from top to bottom. The default is all of the training and test
-        loss and accuracy that the table has.
+        The quantities to draw, two beside each other. The default is all of the training and
+        test loss and accuracy that the table has.
 
     Returns
     -------
@@ -110,29 +116,33 @@ def curves(table: pd.DataFrame, columns: Sequence[str] | None = None) -> Figure:
     judged = [c for c in {*columns, *losses} if not c.startswith("batch_")]  # none at the start
     table["finite"] = np.isfinite(table[judged].to_numpy(float)).all(axis=1)
 
-    figure, axes = plt.subplots(
-        len(columns),
-        len(seeds),
-        figsize=(max(_WIDTH, 2.2 * len(seeds)), 0.7 + 2.1 * len(columns)),
-        sharex=True,
-        sharey="row",
-        squeeze=False,
-    )
-    for row, column in zip(axes, columns, strict=True):
-        row[0].set_ylabel(column.replace("_", " "))
-        for ax, seed in zip(row, seeds, strict=True):
+    wide, heights = min(2, len(columns)), (3, 1)[: len(seeds)]
+    rows = -(-len(columns) // wide)
+    figure = plt.figure(figsize=(_WIDTH, 0.4 + rows * (0.5 + 0.6 * sum(heights))))
+    grid = figure.add_gridspec(rows, wide)
+    for place, column in enumerate(columns):
+        cells = grid[place].subgridspec(
+            len(heights), max(1, len(seeds) - 1), height_ratios=heights, wspace=0.1
+        )
+        large = figure.add_subplot(cells[0, :])
+        large.set_xlabel("step $n$")
+        large.set_ylabel(column.replace("_", " "))
+        large.xaxis.set_major_locator(MaxNLocator(4, integer=True, steps=[1, 2, 5, 10]))
+        for number, seed in enumerate(seeds):
+            ax = large
+            if number:
+                ax = figure.add_subplot(cells[1, number - 1], sharex=large, sharey=large)
+                ax.tick_params(length=0, labelbottom=False, labelleft=False)
+            ax.set_title(f"seed {seed}" if number < 2 else f"{seed}")
             for order, style in styles.items():
                 path = table[(table["seed"] == seed) & (table["order"] == order)]
                 if len(path):
-                    _curve(ax, path, column, order, style)
+                    _curve(ax, path, column, order, style, ax is large)
         if not table["finite"].all():
-            row[0].set_ylim(_limits(table, column))
-    for ax, seed in zip(axes[0], seeds, strict=True):
-        ax.set_title(f"seed {seed}")
-    for ax in axes[-1]:
-        ax.set_xlabel("step $n$")
-        ax.xaxis.set_major_locator(MaxNLocator(4, integer=True, steps=[1, 2, 5, 10]))
-    _legend(figure, _handles(axes.flat))
+            large.set_ylim(_limits(table, column))
+        elif column.endswith("loss") and 0 < _DECADE * table[column].min() < table[column].max():
+            _logarithmic(large.yaxis)
+    _legend(figure, _handles(figure.axes) | _handles(figure.axes[:1]))
     return figure
 
 
@@ -208,7 +218,7 @@ def laws(samples: Mapping[str, np.ndarray], std: float, bins: int = 40) -> Figur
             edges,
             density=True,
             histtype="stepfilled",
-            facecolor=(*color, 0.15),
+            facecolor=(color, 0.15),
             edgecolor=color,
             linestyle=linestyle,
             linewidth=1.8,
@@ -278,8 +288,7 @@ def ratios(table: pd.DataFrame) -> Figure:
     names = list(shown["contender"].unique())
     workloads = list(shown["workload"].unique())
     figure, ax = plt.subplots(figsize=(_WIDTH, 0.9 + 0.75 * len(workloads)))
-    palette = sns.color_palette("colorblind", len(names))
-    for name, colour, marker in zip(names, palette, "osD^v", strict=False):
+    for name, colour, marker in zip(names, PALETTE, "osD^v", strict=False):
         own = shown[shown["contender"] == name]
         shift = 0.22 * (names.index(name) - (len(names) - 1) / 2)
         ax.errorbar(
@@ -295,7 +304,7 @@ def ratios(table: pd.DataFrame) -> Figure:
     targets = shown.drop_duplicates("workload").dropna(subset="target")
     rows = [workloads.index(workload) for workload in targets["workload"]]
     ax.scatter(targets["target"], rows, marker="|", s=700, color="0.4", zorder=1)
-    ax.axvline(1, color="0.6", linewidth=1.0, linestyle=":")
+    ax.axvline(1, color="0.5", linewidth=1.0, linestyle=":")
     ax.set_xscale("log")
     ticks = [0.5, 1, 2, 5, 10, 20]
     ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
@@ -320,11 +329,10 @@ def live_parameters(table: pd.DataFrame) -> Figure:
     matplotlib.figure.Figure
     """
     figure, ax = plt.subplots(figsize=(_WIDTH, 0.9 + 0.2 * len(table)))
-    live, dead = sns.color_palette("colorblind", 2)
     places = range(len(table))
-    ax.barh(places, table["live"] / 1e6, color=live, label="meet data")
+    ax.barh(places, table["live"] / 1e6, label="meet data")
     rest = (table["parameters"] - table["live"]) / 1e6
-    ax.barh(places, rest, left=table["live"] / 1e6, color=dead, label="meet padding only")
+    ax.barh(places, rest, left=table["live"] / 1e6, label="meet padding only", hatch="//")
     ax.set_yticks(places, table["layer"])
     ax.invert_yaxis()
     ax.set_xlabel("million parameters")
@@ -634,7 +642,7 @@ def weights(table: pd.DataFrame, baselines: Sequence[str], regularised: Sequence
     figure, axes = plt.subplots(
         len(quantities),
         len(pieces),
-        figsize=(max(_WIDTH, 2.5 * len(pieces)), 5.4),
+        figsize=(_WIDTH, 5.4),
         sharex=True,
         sharey="row",
         squeeze=False,
@@ -644,7 +652,8 @@ def weights(table: pd.DataFrame, baselines: Sequence[str], regularised: Sequence
         name: {"color": str(0.25 * i), "linestyle": dashes[i % len(dashes)], "linewidth": 1.6}
         for i, name in enumerate(baselines)
     }
-    for name, color in zip(regularised, sns.color_palette("flare", len(regularised)), strict=True):
+    _, *shades = sns.color_palette("flare", len(regularised) + 1)  # the lightest is too pale
+    for name, color in zip(regularised, shades, strict=True):
         styles[name] = {"color": color, "linestyle": "-", "linewidth": 1.0}
     for row, quantity in zip(axes, quantities, strict=True):
         row[0].set_ylabel(quantity.replace("_", " "))
@@ -865,7 +874,7 @@ def sweeps(
     """
     rows = -(-len(panels) // 2)
     figure, axes = plt.subplots(
-        rows, 2, figsize=(1.2 * _WIDTH, 0.9 + 2.5 * rows), sharey=True, squeeze=False
+        rows, 2, figsize=(_WIDTH, 0.9 + 2.3 * rows), sharey=True, squeeze=False
     )
     names = dict.fromkeys(name for lines in panels.values() for name in lines)
     looks = {name: (f"C{i}", "os^Dv"[i % 5]) for i, name in enumerate(names)}
@@ -886,12 +895,12 @@ def sweeps(
 
 
 def costs(table: pd.DataFrame, quantities: Mapping[str, str]) -> Figure:
-    """Draw what trainings reach against what they cost: a column of panels for each task.
+    """Draw what trainings reach and what they cost: a row for each, a marker for each task.
 
-    Each training has a large marker at its geometric mean over the seeds, and a small one for each
-    seed. A line leads from the cost of its last steps to that of its whole path, where that is
-    more. Both axes are logarithmic; a training that was lost on a seed, or does not move, is not
-    drawn.
+    A quantity is divided by that of the forward run of the same task. Its marker stands at the
+    geometric mean over the seeds, its line goes from the lowest seed to the highest. A cost has its
+    marker at the last steps, and a line to the whole path, where that is more. All axes are
+    logarithmic; a training that diverged on a seed, or does not move, is not drawn.
 
     Parameters
     ----------
@@ -899,48 +908,48 @@ def costs(table: pd.DataFrame, quantities: Mapping[str, str]) -> Figure:
         One row per task, training and seed: ``task``, ``training``, ``last`` and ``path`` (costs,
         in forward runs) and the quantities.
     quantities : mapping from str to str
-        The columns that are drawn, from top to bottom, with their words.
+        The columns that are drawn, from left to right, with their words.
 
     Returns
     -------
     matplotlib.figure.Figure
     """
-    tasks = list(dict.fromkeys(table["task"]))
+    trainings, tasks = (list(dict.fromkeys(table[name])) for name in ("training", "task"))
     figure, axes = plt.subplots(
-        len(quantities),
-        len(tasks),
-        figsize=(max(_WIDTH, 2.5 * len(tasks)), 1.3 + 2.6 * len(quantities)),
-        sharex=True,
-        squeeze=False,
+        1,
+        len(quantities) + 1,
+        figsize=(_WIDTH, 1.2 + 0.32 * len(trainings)),
+        sharey=True,
     )
-    _, _, *palette = sns.color_palette("colorblind")  # without those of forward and backward
-    marks = "^vDPpX<>hd"
-    for place, (name, own) in enumerate(table.groupby("training", sort=False)):
-        style = _STYLES.get(name) or {"color": palette[place % 8], "marker": marks[place % 10]}
-        color, marker = style["color"], style["marker"]
-        for column, words in zip(axes.T, tasks, strict=True):
-            seeds = own[own["task"] == words]
-            for ax, quantity in zip(column, quantities, strict=True):
-                values = seeds[quantity].where(seeds[quantity] > 0)
-                if not len(seeds) or not np.isfinite(values).all():
-                    continue
-                mean, (last, path) = np.exp(np.log(values).mean()), seeds[["last", "path"]].iloc[0]
-                last, path = (1.03**place * cost for cost in (last, path))  # side by side
-                ax.plot([last, path], [mean, mean], color=color, linewidth=1, linestyle=":")
-                ax.plot([last] * len(values), values, marker, color=color, markersize=3, alpha=0.4)
-                ax.plot(
-                    last, mean, marker, color=color, markersize=8, markeredgecolor="w", label=name
-                )
-                _logarithmic(ax.xaxis)
-                ax.set_yscale("log")
-    for ax, task in zip(axes[0], tasks, strict=True):
-        ax.set_title(task)
-    for ax, words in zip(axes[:, 0], quantities.values(), strict=True):
-        ax.set_ylabel(words)
-    for ax in axes[-1]:
-        ax.set_xlabel("cost, in forward runs")
-    _legend(figure, _handles(axes.flat), columns=4)
+    for place, task in enumerate(tasks):
+        look = {"color": PALETTE[place], "marker": "os^Dv"[place % 5], "markersize": 5}
+        own = table[table["task"] == task].set_index(["training", "seed"])
+        for row, name in enumerate(trainings):
+            y = row + 0.6 * ((place + 0.5) / len(tasks) - 0.5)
+            if name not in own.index:
+                continue
+            for ax, quantity in zip(axes, quantities, strict=False):
+                ratios = own.loc[name, quantity] / _mean(own.loc["forward", quantity])
+                if np.isfinite(ratios).all() and (ratios > 0).all():
+                    ax.plot([ratios.min(), ratios.max()], [y, y], color=look["color"], linewidth=1)
+                    ax.plot(_mean(ratios), y, label=task, **look)
+            last, path = own.loc[name, ["last", "path"]].iloc[0]
+            axes[-1].plot([last, path], [y, y], color=look["color"], linewidth=1)
+            axes[-1].plot(last, y, **look)
+    for ax, words in zip(axes, (*quantities.values(), "cost, in\nforward runs"), strict=True):
+        ax.axvline(1, color="0.5", linewidth=1, zorder=0)
+        ax.grid(axis="y", color="0.9")
+        ax.set_xlabel(words)
+        _logarithmic(ax.xaxis, ticks=4)
+    axes[0].set_yticks(range(len(trainings)), trainings)
+    axes[0].set_ylim(len(trainings) - 0.5, -0.5)
+    _legend(figure, _handles(axes), columns=4)
     return figure
+
+
+def _mean(values: pd.Series) -> float:
+    """Return the geometric mean."""
+    return float(np.exp(np.log(values).mean()))
 
 
 def cases(panels: Mapping[str, tuple[pd.DataFrame, str, str, str]]) -> Figure:
@@ -958,15 +967,15 @@ def cases(panels: Mapping[str, tuple[pd.DataFrame, str, str, str]]) -> Figure:
     matplotlib.figure.Figure
     """
     rows = -(-len(panels) // 2)
-    figure, axes = plt.subplots(rows, 2, figsize=(1.4 * _WIDTH, 3.4 * rows), squeeze=False)
-    palette, lines = sns.color_palette("colorblind"), ["-", (0, (4, 1)), ":", "-."]
+    figure, axes = plt.subplots(rows, 2, figsize=(_WIDTH, 3.4 * rows), squeeze=False)
+    lines = ["-", (0, (4, 1)), ":", "-."]
     for ax in axes.flat[len(panels) :]:
         ax.remove()
     for ax, (title, (table, quantity, words, scales)) in zip(
         axes.flat, panels.items(), strict=False
     ):
         for place, (name, case) in enumerate(table.groupby("order", sort=False)):
-            style = {"color": palette[place], "linestyle": lines[place], "linewidth": 1.2}
+            style = {"color": PALETTE[place], "linestyle": lines[place], "linewidth": 1.2}
             for _, path in case.groupby("seed"):
                 ax.plot(path["step"], path[quantity], **style)
             ax.plot([], [], label=name, **style)
@@ -976,13 +985,14 @@ def cases(panels: Mapping[str, tuple[pd.DataFrame, str, str, str]]) -> Figure:
         ax.set_title(title)
         ax.set_xlabel(words)
         ax.set_ylabel(quantity)
-        ax.legend(fontsize=9)
+        ax.legend(fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1.1))
     return figure
 
 
-def _logarithmic(axis: XAxis | YAxis) -> None:
-    """Make an axis logarithmic, with plain numbers on it."""
+def _logarithmic(axis: XAxis | YAxis, ticks: int = 6) -> None:
+    """Make an axis logarithmic, with plain numbers on it, at most so many."""
     (axis.axes.set_xscale if isinstance(axis, XAxis) else axis.axes.set_yscale)("log")
+    axis.set_major_locator(LogLocator(numticks=ticks))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
 
@@ -1003,12 +1013,24 @@ def _styles(orders: Iterable[str]) -> dict[str, dict]:
     return fixed | {order: _OTHER_STYLES[i % len(_OTHER_STYLES)] for i, order in enumerate(others)}
 
 
-def _curve(ax: Axes, path: pd.DataFrame, column: str, order: str, style: dict) -> None:
+def _apart(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the grid of a path and then each run of consecutive steps, not a number between."""
+    runs = np.split(np.arange(len(steps)), np.flatnonzero(np.diff(steps) > 1) + 1)
+    grid = [place for run in runs if len(run) < 3 for place in run]
+    pieces = [piece for piece in (grid, *(run for run in runs if len(run) > 2)) if len(piece)]
+    return tuple(
+        np.concatenate([part for piece in pieces for part in ([np.nan], along[piece])])[1:]
+        for along in (np.asarray(steps), np.asarray(values))
+    )
+
+
+def _curve(ax: Axes, path: pd.DataFrame, column: str, order: str, style: dict, named: bool) -> None:
     """Draw one quantity of one path, and where it is not finite."""
-    steps = path["step"].to_numpy()
-    if len(path) > _MARKED:
+    steps, values = path["step"].to_numpy(), path[column].where(path["finite"])
+    if len(path) > _MARKED or not named:
         style = style | {"marker": ""}
-    ax.plot(steps, path[column].where(path["finite"]), label=order, **style)
+    moved = np.nan_to_num(values.diff().abs().mean())
+    ax.plot(*_apart(steps, values), label=order, zorder=2 + 1 / (1 + moved), **style)
 
     lost = steps[~path["finite"]]
     if not len(lost):
@@ -1019,7 +1041,7 @@ def _curve(ax: Axes, path: pd.DataFrame, column: str, order: str, style: dict) -
     ax.plot(lost, [height] * len(lost), "x", color=color, transform=top)
     late = lost[0] > steps[-1] / 2
     ax.annotate(
-        f"{order} not\nfinite at {lost[0]}",
+        f"{order} not\nfinite at {lost[0]}" if named else "",
         (lost[0], height),
         xycoords=top,
         xytext=(-4 if late else 4, -3),

@@ -117,7 +117,7 @@ class Page:
         return HTML(table.to_html(index=False, border=0))
 
     def curves(self, name: str | None = None, columns: list[str] | None = None) -> Figure:
-        """Draw learning curves, a column a seed; nothing is averaged."""
+        """Draw learning curves, one seed large; nothing is averaged."""
         return figures.curves(self._one(name).table, columns)
 
     def burst(self, name: str | None = None) -> Figure:
