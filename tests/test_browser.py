@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from built import BOOK, PAGES
+from PIL import Image
 from playwright.sync_api import Error, sync_playwright
 
 import revlib
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.slow
 if not PAGES:
     pytest.skip("the book is not built: run `make book`", allow_module_level=True)
 
-WIDE, PHONE = {"width": 1400, "height": 900}, {"width": 375, "height": 800}
+WIDE, LAPTOP, PHONE = ({"width": width, "height": 900} for width in (1400, 1300, 375))
 
 # The one that the system has; None leaves it to Playwright, which may have downloaded its own.
 NAMES = ("chromium", "chromium-browser", "google-chrome")
@@ -48,6 +49,13 @@ PRUNE = """() => {
         seen.add(own);
     }
 }"""
+
+# What is wider than its column: it scrolls to the side, or its neighbours do not see it.
+CUT_OFF = """() => [...document.querySelectorAll(".bd-article *")]
+    .filter((element) => element.clientWidth && element.scrollWidth > element.clientWidth + 1)
+    .filter((element) => ["auto", "scroll", "hidden"].includes(
+        getComputedStyle(element).overflowX) && !element.closest("mjx-container, .sr-only"))
+    .map((element) => element.outerHTML.slice(0, 200))"""
 
 # The elements that stick out of the window to the right, and out of everything that scrolls.
 STICKING_OUT = """() => {
@@ -166,6 +174,19 @@ def test_the_page_fits_a_phone(visit):
     assert not found
 
 
+def test_nothing_is_cut_off_on_a_laptop(visit):
+    visit.tab.set_viewport_size(LAPTOP)
+    found = visit.tab.evaluate(STICKING_OUT), visit.tab.evaluate(CUT_OFF)
+    visit.tab.set_viewport_size(WIDE)
+    assert found == ([], [])
+
+
+def test_figures_are_no_wider_than_can_be_read_on_a_phone(visit):
+    """At 200 dots per inch: then the smallest text, of 10 points, is 8 pixels high there."""
+    for image in visit.tab.locator("article img[src$='.png']").all():
+        assert image.evaluate("(image) => image.naturalWidth") <= 6.1 * 200
+
+
 def test_the_page_is_accessible_light_and_dark(visit):
     visit.tab.evaluate(PRUNE)  # so that no test of the whole page may come after this one
     assert visit.tab.evaluate("document.documentElement.dataset.theme") == "light"
@@ -184,6 +205,66 @@ def test_the_search_finds_a_word(browser):
     assert "contraction" in visit.tab.inner_text("article").lower()
     assert not visit.complaints
     visit.tab.context.close()
+
+
+@pytest.mark.parametrize("page", ["intro.html", "chapters/1-forward-and-backward-iterates.html"])
+def test_the_ground_of_a_figure_is_the_page_also_where_that_is_dark(browser, page):
+    visit = Visit(browser, BOOK / page, color_scheme="dark")
+    for image in visit.tab.locator("article img").all():
+        shot = Image.open(io.BytesIO(image.screenshot())).convert("RGB")
+        ground = shot.getpixel((shot.width // 2, 1))  # between the labels, above the legend
+        assert max(ground) < 0x30
+        assert max(high for _, high in shot.getextrema()) > 0xC0, "text is bright"
+    visit.tab.context.close()
+
+
+@pytest.fixture
+def claims(browser):
+    visit = Visit(browser, BOOK / "claims.html")
+    yield visit
+    assert not visit.complaints
+    visit.tab.context.close()
+
+
+def shown(visit):
+    """Return the rows of the table of claims that are shown: the texts of their cells."""
+    rows = visit.tab.locator(".filterable tbody tr:visible").all()
+    return [row.locator("td").all_inner_texts() for row in rows]
+
+
+def test_the_table_of_claims_is_filtered_by_keyboard(claims):
+    whole = shown(claims)
+    assert claims.tab.locator(".filter output").inner_text() == f"{len(whole)} of {len(whole)} rows"
+    claims.tab.get_by_label("verdict").focus()
+    claims.tab.keyboard.type("reproduced")
+    some = [row for row in whole if row[1] == "reproduced"]
+    assert shown(claims) == some
+    claims.tab.keyboard.press("Tab")
+    assert claims.tab.evaluate("document.activeElement.labels[0].firstChild.data") == "figure "
+    claims.tab.keyboard.type("4")
+    fewer = [row for row in some if row[4] == "4"]
+    assert 0 < len(fewer) < len(some) < len(whole)
+    assert shown(claims) == fewer
+    told = claims.tab.locator(".filter output").inner_text()
+    assert told == f"{len(fewer)} of {len(whole)} rows"
+
+
+def test_the_table_of_claims_is_filtered_by_chapter(claims):
+    whole = shown(claims)
+    claims.tab.get_by_label("chapter").select_option("a-1-regression")
+    links = claims.tab.locator(".filterable tbody tr:visible a").all()
+    assert 0 < len(links) < len(whole)
+    assert all(link.get_attribute("href") == "chapters/a-1-regression.html" for link in links)
+    claims.tab.get_by_label("chapter").select_option("all")
+    assert shown(claims) == whole
+
+
+def test_without_scripts_the_table_of_claims_is_whole(browser, claims):
+    tab = browser.new_context(java_script_enabled=False).new_page()
+    tab.goto((BOOK / "claims.html").as_uri())
+    assert tab.locator(".filterable tbody tr:visible").count() == len(shown(claims))
+    assert tab.locator(".filter").count() == 0
+    tab.context.close()
 
 
 class LiveOrders(Visit):

@@ -469,7 +469,7 @@ def test_sentences_tell_the_numbers_of_the_stored_results(stored):
     assert "1.5 times the test loss" in second
     assert "at 2.5 times the cost (MLP learning x²; lower on 1 of 2 seeds)" in second
     assert "at 400 maps" in third
-    assert "20% by *forward*, 10% by *forward, mean loss*, 30% by *backward*" in third
+    assert "20 % by *forward*, 10 % by *forward, mean loss*, 30 % by *backward*" in third
     assert third.endswith("(MLP learning x², 1 seed), the fewest by *forward, mean loss*.")
 
 

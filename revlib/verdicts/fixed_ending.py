@@ -246,6 +246,10 @@ def table_of(found: pd.DataFrame) -> str:
     for name, row in found.iterrows():
         cells = " | ".join(_interval(row, what) for what in ("trend", "change", "level"))
         low, high = row["below_low"], row["below_high"]
-        share = "" if name == "forward" else f"{row['below']:.0%} ({low:.0%} to {high:.0%})"
+        share = (
+            ""
+            if name == "forward"
+            else f"{100 * row['below']:.0f} % ({100 * low:.0f} to {100 * high:.0f})"
+        )
         lines.append(f"| {name} | {cells} | {share} | {int(row['seeds'])} |")
     return "\n".join(lines)

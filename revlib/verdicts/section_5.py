@@ -203,7 +203,9 @@ def _on_judging(name: str) -> str:
         return _missing(name)
     wrong = ends(table, "misranked", "forward")
     best, seeds = wrong["mean"].idxmin(), stability.counted(int(wrong["seeds"].max()), "seed")
-    shares = ", ".join(f"{wrong.loc[method, 'mean']:.0%} by *{method}*" for method in METHODS)
+    shares = ", ".join(
+        f"{100 * wrong.loc[method, 'mean']:.0f} % by *{method}*" for method in METHODS
+    )
     return (
         f"If you want to judge a setting early: at {table['step'].max()} maps for each learning "
         f"rate, of the pairs of learning rates {shares} are ranked other than after a long run "
@@ -243,7 +245,7 @@ def _judging_too(name: str) -> str:
     if table is None:
         return ""
     wrong = ends(table, "misranked", "forward")["mean"]
-    shares = ", ".join(f"{wrong[method]:.0%} by *{method}*" for method in METHODS)
+    shares = ", ".join(f"{100 * wrong[method]:.0f} % by *{method}*" for method in METHODS)
     return f" On cos 10x: {shares}."
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from revlib import runs
+from revlib import experiments, runs
 from revlib.store import results
 from revlib.verdicts import claims, findings, intervals
 from revlib.verdicts.claims import AUTHORS, RATIO
@@ -83,12 +83,12 @@ def front() -> str:
             "",
             FULL_TABLE,
             "",
-            "| claim | place and chapter | verdict | seeds | steps |",
-            "| --- | --- | --- | --- | --- |",
+            "| claim | verdict | found, with 95 % interval | seeds | figure | chapter |",
+            "| --- | --- | --- | --- | --- | --- |",
             *(
-                f"| {row.claim.statement} "
-                f"| {{doc}}`{row.claim.place} <chapters/{row.claim.chapter}>` "
-                f"| {_named(row)} | {row.seeds} | {row.steps:,} |"
+                f"| {row.claim.statement} | {_named(row)} | {_found(row)} | {row.seeds} "
+                f"| {_figure(row.claim)} "
+                f"| {{doc}}`{row.claim.place} <chapters/{row.claim.chapter}>` |"
                 for row in rows
             ),
             "",
@@ -131,8 +131,8 @@ def by_setting(rows: Iterable[Verdict]) -> str:
             *lines,
             "",
             "In brackets the 95 % interval over the seeds. Spreads and steps: above 1 speaks for "
-            f"the paper. At rest: an iterate that moves by less than {findings.REST:.0%} of a "
-            "forward step.",
+            f"the paper. At rest: an iterate that moves by less than {100 * findings.REST:g} % of "
+            "a forward step.",
         ]
     )
 
@@ -150,7 +150,8 @@ def _at_rest(claim: claims.Claim) -> str:
         return "? not yet run"
     decides = times.seeds >= intervals.FEWEST
     mark = "✓" if times.high < findings.REST else "✗" if times.low > findings.REST else "?"
-    told = f"{findings.rounded(times.mean)} {times.interval()}"
+    ends = f" ({findings.rounded(times.low)} to {findings.rounded(times.high)})" if decides else ""
+    told = f"{findings.rounded(times.mean)}{ends}, {counted(times.seeds, 'seed')}"
     return f"{mark if decides else '?'} at step {step:,}: {told}"
 
 
@@ -162,7 +163,8 @@ def _cells(rows: list[Verdict], chosen: Callable[[claims.Claim], bool]) -> str:
             first.setdefault(row.claim.experiment[0], row)
     told = []
     for name, row in first.items():
-        link = f"{{doc}}`{name.replace('-', ' ')} <chapters/{row.claim.chapter}>`"
+        figure = name.removeprefix("endings-").replace("-", " ")
+        link = f"{{doc}}`{figure} <chapters/{row.claim.chapter}>`"
         values = " and ".join(estimate(judged) for judged in row.readings.values())
         words = f" {values}, {counted(row.seeds, 'seed')}" if values else " not yet run"
         told.append(f"{MARKS.get(row.verdict, '?')} {link}:{words}")
@@ -204,6 +206,22 @@ def of_chapter(chapter: str) -> str:
     )
 
 
+def _found(row: Verdict) -> str:
+    """Return what each reading of a claim comes to, a line each."""
+    words = claims.QUANTITIES | dict(experiments.get(row.claim.experiment[0]).quantities)
+    several = len(row.readings) > 1
+    return "<br>".join(
+        f"{f'{words[name]}: ' if several else ''}{estimate(judged, row.claim.how.ratio)}"
+        for name, judged in row.readings.items()
+    )
+
+
+def _figure(claim: claims.Claim) -> str:
+    """Return the number of the paper's figure in whose setting a claim is judged, if there is."""
+    number = claim.experiment[0].rpartition("figure-")[-1]
+    return number if number.isdigit() else ""
+
+
 def _source(claim: claims.Claim) -> str:
     return "our question" if claim.made_by == "nobody" else claim.place
 
@@ -237,8 +255,8 @@ def _by_chance(rows: list[Verdict]) -> str:
     chance = math.ceil(len(decided) * (1 - intervals.CONFIDENCE))
     return (
         f"{len(decided)} of these verdicts are decided by an interval over seeds. Each of them is "
-        f"wrong by chance with a probability of at most {1 - intervals.CONFIDENCE:.0%}: up to "
-        f"{chance} of them may be. Claims about one setting rest on the same runs, and go wrong "
+        f"wrong by chance with a probability of at most {100 * (1 - intervals.CONFIDENCE):.0f} %: "
+        f"up to {chance} of them may be. Claims about one setting rest on the same runs, and go wrong "
         "together."
     )
 
