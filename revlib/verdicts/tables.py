@@ -256,8 +256,8 @@ def _by_chance(rows: list[Verdict]) -> str:
     return (
         f"{len(decided)} of these verdicts are decided by an interval over seeds. Each of them is "
         f"wrong by chance with a probability of at most {100 * (1 - intervals.CONFIDENCE):.0f} %: "
-        f"up to {chance} of them may be. Claims about one setting rest on the same runs, and go wrong "
-        "together."
+        f"up to {chance} of them may be. Claims about one setting rest on the same runs, and go "
+        "wrong together."
     )
 
 
