@@ -1,8 +1,8 @@
 """Drawings that explain, as self-contained SVG text with an animation in CSS.
 
 A drawing is complete and readable where nothing moves: the animation only dims what is still to
-come, and it is left out for readers who ask their system for reduced motion. It uses no script and
-loads nothing.
+come. It is left out on paper, and for readers who ask their system for reduced motion. It uses no
+script and loads nothing.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ text { font-family: "DejaVu Sans", Verdana, Arial, sans-serif; font-size: 16px; 
 .white { fill: #fff; }
 .line { stroke: #777; stroke-width: 2; }
 .now { fill: none; stroke: #222; stroke-width: 3; opacity: 0; }
-@media (prefers-reduced-motion: no-preference) {
+@media screen and (prefers-reduced-motion: no-preference) {
 .step { animation: ${seconds}s linear 3 both; }
 .now { animation: ${seconds}s step-end 3; }
 $keyframes
