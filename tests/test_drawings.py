@@ -130,7 +130,8 @@ def test_it_stands_alone_and_speaks_to_screen_readers():
 
 def test_nothing_is_dimmed_or_moves_on_paper_or_where_motion_is_not_welcome():
     style = ET.fromstring(drawings.runs(ORDERS, 4)).find(f"{SVG}style").text
-    still, _, moving = style.partition("@media screen and (prefers-reduced-motion: no-preference) {")
+    motion = "@media screen and (prefers-reduced-motion: no-preference) {"
+    still, _, moving = style.partition(motion)
     assert "animation" not in still
     assert "keyframes" not in still
     named = set(re.findall(r"animation-name:([\w-]+)", drawings.runs(ORDERS, 4)))
