@@ -222,10 +222,13 @@ def test_calm_is_told_against_forward(spread):
 @pytest.mark.parametrize(
     ("factors", "words"),
     [
-        ([7.0, 8.0, 9.0], "The test loss varies 8 times less about its trend with `tail(5)`"),
-        ([0.1, 0.11, 0.12], "9.1 times *more* about its trend with `tail(5)`"),
+        ([7.0, 8.0, 9.0], "With `tail(5)`, the test loss varies 8 times less about its trend"),
+        (
+            [0.1, 0.11, 0.12],
+            "With `tail(5)`, the test loss varies 9.1 times *more* about its trend",
+        ),
         ([0.2, 1.0, 6.0], "about its trend with `tail(5)` than forward is undecided"),
-        ([7.0, 9.0], "Too few seeds say whether"),
+        ([7.0, 9.0], "Too few seeds to say whether"),
     ],
 )
 def test_the_finding_says_no_more_than_the_seeds_decide(factors, words):
@@ -236,8 +239,8 @@ def test_the_finding_says_no_more_than_the_seeds_decide(factors, words):
 @pytest.mark.parametrize(
     ("levels", "words"),
     [
-        ([0.5, 0.52, 0.48], "The mean test loss is 2 times lower with `EMA` than forward"),
-        ([2.0, 2.1, 1.9], "2 times *higher* with `EMA` than forward"),
+        ([0.5, 0.52, 0.48], "With `EMA`, the mean test loss is 2 times lower than forward"),
+        ([2.0, 2.1, 1.9], "With `EMA`, the mean test loss is 2 times *higher* than forward"),
         ([0.5, 1.0, 2.0], "is undecided"),
     ],
 )

@@ -12,7 +12,7 @@ from tiny import MOTION, ORDERS, TINY
 
 from revlib import experiments, orders, runs
 from revlib.store import results
-from revlib.verdicts import stability, tables
+from revlib.verdicts import findings, stability, tables
 from revlib.verdicts.page import Page
 
 WINDOW = (20, 22)  # the steps of the burst at preset sample
@@ -99,12 +99,12 @@ def test_what_the_reader_changes_reaches_everything(changes, words):
         assert lines(predictions, order) == values(own, order, "predictions_moved")
     assert page.motion_note().data.startswith(f"Preset {words}: computed just now")
     last = moved[(moved["step"] == 12) & (moved["order"] == "backward")].iloc[0]
-    assert "At step 12, mean over seeds: " in page.motion_note().data
+    assert "At step 12, means over seeds:" in page.motion_note().data
     below = int(last["contraction_rate"] < 0)
     assert (
-        f"backward: {last['contraction_rate']:+.4f} a map (below zero on {below} of 1 seed), "
-        f"{last['moved'] / last['step_length']:.3g} lengths of the first step of the chain, and "
-        f"{last['predictions_moved']:.3g} in the predictions" in page.motion_note().data
+        f"| backward | {last['contraction_rate']:+.4f} | {below} of 1 seed "
+        f"| {last['moved'] / last['step_length']:.3g} | {last['predictions_moved']:.3g} |"
+        in page.motion_note().data.splitlines()
     )
 
     for order in ORDERS:
@@ -181,18 +181,19 @@ def test_fluctuation_is_that_of_the_second_half_and_of_the_first_order_against_t
     told = page.levels().data
     level = inside.groupby(["order", "seed"])["test_loss"].mean()
     lower = int((level[ENDS[1]] < level["forward"]).sum())
-    calmer = stability.compare(table, "test_loss", *RANGE, "trend", ENDS)
+    ratio = findings.Times.of(factor["test_loss"])
     assert told == (
-        f"Over steps 16 to 32 the test loss varies **{calmer}** less about a smooth trend tail(6) "
-        f"than forward; seed by seed the factor is {factor['test_loss'][0]:.2g}, "
-        f"{factor['test_loss'][1]:.2g}. Its mean over these steps is lower tail(6) on {lower} of 2 "
-        "seeds: "
-        f"{level[ENDS[1]].mean():.3f} against {level['forward'].mean():.3f} on average. "
-        "No path diverged."
+        "Over steps 16 to 32: too few seeds to say whether the test loss varies less about its "
+        f"trend with `tail(6)` than forward: the ratio is {ratio}. Seed by seed the ratio is "
+        f"{factor['test_loss'][0]:.2g}, {factor['test_loss'][1]:.2g}. The mean test loss over "
+        f"these steps is lower with `tail(6)` on {lower} of 2 seeds: {level[ENDS[1]].mean():.3f} "
+        f"against {level['forward'].mean():.3f} forward on average. No path diverged."
     )
+    fixed, batch = found["train_loss"], found["batch_loss"]
     words = page.training_losses().data
-    assert f"forward spreads {found['train_loss']:.2g} times as much about a smooth trend" in words
-    assert f"and {found['batch_loss']:.2g} times as much on the batch applied last" in words
+    assert f"forward the loss spreads {fixed:.2g} times as much about its trend as with" in words
+    assert f"and {batch:.2g} times as much on the batch applied last" in words
+    assert ("comes from the choice of examples" in words) == (batch > fixed)
 
 
 def test_the_structure_function_is_that_of_the_second_half():
@@ -213,7 +214,8 @@ def test_paths_that_diverge_are_counted():
         "Over steps 16 to 32 forward and tail(6) cannot be compared: on each seed one of the two "
         "does not move, or diverged."
     )
-    assert page.levels().data == f"{none} 12 paths diverged."
+    fate = ", ".join(f"2 of 2 paths {findings.adverb(order)}" for order in sorted(ORDERS))
+    assert page.levels().data == f"{none} Diverged: {fate}."
     assert page.training_losses().data == none
 
 
@@ -226,8 +228,8 @@ def test_levels_are_compared_on_the_seeds_that_have_both():
     level = one[one["step"].between(*RANGE)].groupby("order")["test_loss"].mean()
     lower = int(level["tail(6)"] < level["forward"])
     assert page.levels().data.endswith(
-        f"is lower tail(6) on {lower} of 1 seed: {level[ENDS[1]]:.3f} against "
-        f"{level['forward']:.3f} on average. 1 path diverged."
+        f"is lower with `tail(6)` on {lower} of 1 seed: {level[ENDS[1]]:.3f} against "
+        f"{level['forward']:.3f} forward on average. Diverged: 1 of 2 paths with `tail(6)`."
     )
 
 
@@ -250,7 +252,7 @@ def test_where_nothing_is_stored_the_sample_stands_in_and_says_so():
     page = Page("none", "tiny", "paper", [0], learning_rate=0.1)
     for told in (page.note().data, page.motion_note().data):
         assert "Preset sample with learning_rate=0.1: computed just now" in told
-        assert "It stands in for the preset paper: none are stored." in told
+        assert "It is shown in place of the preset paper: none are stored." in told
     assert "`revlib run tiny --set learning_rate=0.1` computes them" in page.note().data
     assert "`revlib run motion-tiny --set learning_rate=0.1`" in page.motion_note().data
     assert "this is a small experiment of another setting" in page.cost().data

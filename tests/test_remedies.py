@@ -236,3 +236,63 @@ def test_the_sentence_says_what_is_stored(published):
         assert f"{stability.rounded(row['calmer'])} times less" in told
         assert f" {row['loss']:.2f}" in told
     assert f"costs {stability.rounded(summary.loc['backward', 'path'])} forward runs" in told
+
+
+def made_up(moves, losses):
+    """Return a summary in which the backward order moves by 1 and ends with a loss of 1."""
+    names = [
+        "forward",
+        "backward",
+        "mean of both orders",
+        *remedies.CHEAP,
+        "larger batches",
+        "longer, linear decay",
+    ]
+    found = pd.DataFrame({"moves": 2.0, "loss": 2.0, "last": 1.0, "seeds": 5.0}, index=names)
+    found.loc["backward", ["moves", "loss", "last"]] = 1.0, 1.0, 8.0
+    for name, value in moves.items():
+        found.loc[name, "moves"] = value
+    for name, value in losses.items():
+        found.loc[name, "loss"] = value
+    spread = {"loss_spread": 0.2, "change_spread": 0.1, "low": 1.5, "high": 6.0}
+    return found.assign(calmer=2 / found["moves"], change=found["loss"] - 2.0, **spread)
+
+
+def test_the_finding_counts_what_is_smoother_and_what_is_also_better():
+    better = made_up({"EMA": 0.5, "SWA": 0.9}, {"SWA": 0.8})
+    words = remedies.finding({"x²": better, "x³": made_up({"EMA": 0.5}, {})})
+    assert "varies less at the end than the backward order on 2 of 2 tasks, and on 1 some" in words
+    assert "(x²: SWA; x³: none)" in words
+    assert "costs 8 forward runs" in words
+    worse = remedies.finding({"x²": made_up({}, {})})
+    assert "the backward order on 0 of 1 tasks, and on 0 some remedy" in worse
+
+
+def test_the_lines_name_the_smoother_and_the_lowest():
+    [line] = remedies.lines({"x²": made_up({"EMA": 0.5}, {"SWA": 0.8})}).splitlines()
+    assert line.startswith("- **x²**: fluctuation forward / backward 2 (1.5 to 6), test loss 1;")
+    assert "Varying less than backward at the cost of one: EMA." in line
+    assert "lowest loss is *SWA*: fluctuation forward / SWA 1 (1.5 to 6), test loss 0.8." in line
+    [line] = remedies.lines({"x²": made_up({}, {})}).splitlines()
+    assert "Varying less than backward at the cost of one: none." in line
+
+
+def test_tables_and_lists_hold_every_task():
+    gone = made_up({}, {"larger batches": math.inf})
+    shown = remedies.side_by_side({"x²": made_up({}, {}), "x³": gone}, remedies.fluctuation)
+    assert "| backward | 8 | 2 (1.5 to 6) | 2 (1.5 to 6) |" in shown.splitlines()
+    assert "| larger batches | 1 | 1 (1.5 to 6) | diverged |" in shown.splitlines()
+    shown = remedies.side_by_side({"x²": made_up({}, {})}, remedies.change)
+    assert "| backward | 8 | -1 ± 0.1 |" in shown.splitlines()
+    [line] = remedies.at_the_cost_of_backward({"x³": gone}).splitlines()
+    assert "Larger batches, at 1 forward runs: diverged, test loss inf." in line
+
+
+def test_averages_are_compared_either_way():
+    mean = made_up({}, {"mean of both orders": 0.5})
+    assert "than either order on 1 of 1 tasks" in remedies.averages({"x²": mean})
+    assert "ends lower than that mean on 0." in remedies.averages({"x²": mean})
+    average = made_up({}, {"EMA": 0.5})
+    assert "than either order on 0 of 1 tasks" in remedies.averages({"x²": average})
+    assert "ends lower than that mean on 1." in remedies.averages({"x²": average})
+    assert remedies.luck({"x²": mean}).endswith("backward divided by EMA, is 1 on x².")

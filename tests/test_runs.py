@@ -819,13 +819,13 @@ def test_motion_of_the_paper_falls_back_on_the_sample_and_says_so(tiny, moved, l
     assert found.note.startswith("Preset sample: computed just now")
     if left == "stale":
         assert found.note.endswith(
-            "It stands in for the preset paper: the stored results are stale "
+            "It is shown in place of the preset paper: the stored results are stale "
             f"({len(ORDERS) * len(LOOKS)} rows with other code in {EDITED}). "
             "`revlib renew motion-tiny` renews them."
         )
     else:
         assert found.note.endswith(
-            "It stands in for the preset paper: none are stored. "
+            "It is shown in place of the preset paper: none are stored. "
             "`revlib run motion-tiny` computes them."
         )
 
@@ -903,7 +903,8 @@ def test_a_study_of_the_paper_shows_the_sample_where_nothing_is_stored(tiny, who
     assert (found.preset, found.setting) == ("sample", SETTING)
     assert found.note.startswith("Preset sample: computed just now")
     assert found.note.endswith(
-        "It stands in for the preset paper: none are stored. `revlib run tiny` computes them."
+        "It is shown in place of the preset paper: none are stored. "
+        "`revlib run tiny` computes them."
     )
 
 
@@ -947,8 +948,8 @@ def test_a_study_of_the_paper_says_what_is_stale(tiny, whole):
     assert found.preset == "sample"
     rows = len(SEEDS) * len(ORDERS) * len(TINY.sizes["paper"].recorded())
     assert found.note.endswith(
-        f"It stands in for the preset paper: the stored results are stale ({rows} rows with other "
-        f"code in {EDITED}). `revlib renew tiny` renews them."
+        "It is shown in place of the preset paper: the stored results are stale "
+        f"({rows} rows with other code in {EDITED}). `revlib renew tiny` renews them."
     )
     assert contents(folder("paper")) == before
 
@@ -1468,7 +1469,7 @@ def test_what_stands_in_names_the_command_with_the_readers_changes(tiny):
     assert found.setting == SETTING.changed(**changes)
     assert found.note.startswith("Preset sample with hidden=(4, 4), learning_rate=0.5: computed")
     assert found.note.endswith(
-        "It stands in for the preset paper: none are stored. "
+        "It is shown in place of the preset paper: none are stored. "
         "`revlib run tiny --set 'hidden=(4, 4)' learning_rate=0.5` computes them."
     )
     stale_curves(**changes)
@@ -1490,7 +1491,9 @@ def test_studies_stand_together_in_one_size(tiny):
     half = together(names, "paper")
     assert {found.preset for found in half.values()} == {"sample"}
     same(half["curves"].table, compute("tiny", "sample"))
-    assert half["curves"].note.endswith("It stands in for the preset paper, like those beside it.")
+    assert half["curves"].note.endswith(
+        "It is shown in place of the preset paper, like those beside it."
+    )
     assert half["motion"].note.endswith("`revlib run motion-tiny` computes them.")
 
     run("motion-tiny", "paper", progress=False)

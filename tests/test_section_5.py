@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import itertools
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,7 @@ from revlib.experiments.section_5.rankings import Ranking, misranked
 from revlib.iterates import iterates
 from revlib.runs import Shown
 from revlib.training import maps, settings, sweep
+from revlib.verdicts import findings
 from revlib.verdicts import section_5 as verdicts
 
 ROOT = Path(__file__).parent.parent
@@ -492,3 +494,106 @@ def test_the_advice_gives_both_tasks_where_both_are_stored(stored):
     assert "On Fashion-MNIST, windowed(2): 2 times less from step to step" in first
     assert second.endswith(" On Fashion-MNIST it is 1.12 times, lower on 1 of 2 seeds.")
     assert "On cos 10x" not in third
+
+
+# What the chapters say
+
+
+def one_task(power=1.0, seeds=5):
+    """Return what `windows` would of windows that gain a power of their cost."""
+    rows = [
+        {"order": order, "seed": seed, "cost": cost, "level": 1.0}
+        | dict.fromkeys(("calm", "steady"), cost ** (power + 0.01 * seed))
+        for seed in range(-2, seeds - 2)
+        for order, cost in (("forward", 1.0), ("windowed(5)", 3.0), ("windowed(20)", 10.5))
+    ]
+    return {"x²": pd.DataFrame(rows)}
+
+
+def test_the_longest_window_is_reported_whichever_way_it_falls():
+    words = verdicts.windows_finding(one_task())
+    assert "grows with the power 1.00 of the cost" in words
+    assert "in the longest window, `windowed(20)`, it is 10 (95 % interval" in words
+    assert words.endswith(" at 10.5 times the cost of forward training.")
+    assert ": it falls" in verdicts.windows_finding(one_task(-1.0))
+    lines = verdicts.windows_lines(one_task()).splitlines()
+    assert lines[0].startswith(
+        "- x²: with `windowed(20)`, the test loss varies 10 times less from step to step than"
+    )
+    assert "times *more* over several windows" in verdicts.windows_lines(one_task(-1.0))
+    assert "too few seeds to say" in verdicts.windows_lines(one_task(seeds=2))
+
+
+def test_windows_are_summed_up_over_the_seeds():
+    found = verdicts.summary(one_task()).set_index("order").loc["windowed(5)"]
+    assert found["calm"] == pytest.approx(3)
+    assert found["calm_low"] < found["calm"] < found["calm_high"]
+    rows = verdicts.levels(one_task()).splitlines()
+    assert rows[2:] == [f"| x² | windowed({w}) | 1 | +0 ± 0 |" for w in (5, 20)]
+
+
+def way(kept, cost=3.0):
+    """Return a study in which a start that moves when better keeps iterates of such losses."""
+    cases = {"forward": (1.0, 1.0), "forward when better": (2.0, 1.0), verdicts.RESET: (0.0, cost)}
+    rows = [
+        {"seed": seed, "order": name, "step": step, "anchor": step, "cost": price * step}
+        | {"kept_loss": loss or each, "kept_validation_loss": loss or each}
+        | {"test_loss": 1.0, "validation_loss": 1.0}
+        for seed, each in enumerate(kept)
+        for name, (loss, price) in cases.items()
+        for step in (0, 10)
+    ]
+    return {"x²": SimpleNamespace(table=pd.DataFrame(rows), size=SimpleNamespace(cases=cases))}
+
+
+@pytest.mark.parametrize(
+    ("kept", "side"),
+    [
+        ([0.5, 0.52, 0.48], "lower than that of *forward* (-0.5 ± 0.01; lower on 3 of 3 seeds)"),
+        ([1.5, 1.52, 1.48], "higher than that of *forward* (+0.5 ± 0.01; lower on 0 of 3 seeds)"),
+        ([0.5, 2.0], "not different beyond chance from that of *forward* (+0.25 "),
+    ],
+)
+def test_a_moving_start_is_compared_with_both_rivals(kept, side):
+    first, second = verdicts.reset_lines(way(kept))
+    assert side in first
+    assert first.endswith("at 3.0 times the cost of forward training")
+    assert "that of *forward when better*" in second
+    [study] = way(kept).values()
+    assert (
+        verdicts.kept(study)
+        .splitlines()[1]
+        .endswith("moved at 100% of the checks; 3.0 times the cost")
+    )
+    assert verdicts.flattery(way(kept)).count("| +0 ± 0 |") == 3
+
+
+def test_each_optimizer_says_where_it_varies_less():
+    factors = {"SGD": [5.0, 6.0, 7.0], "Adam": [0.2, 0.21, 0.19]}
+    rows = [
+        {"optimizer": name, "steps": steps, "times": findings.Times.of(pd.Series(own))}
+        for name, own in factors.items()
+        for steps in ("x², consecutive steps", "x², further apart")
+    ]
+    first, second = verdicts.optimizers_finding(pd.DataFrame(rows)).splitlines()
+    assert first.startswith("- **SGD**: Varies less backward: x², consecutive steps 5.9 (95 %")
+    assert ", x², further apart 5.9 (95 %" in first
+    assert second.startswith("- **Adam**: Varies *more* backward: x², consecutive steps 0.2 (95 %")
+
+
+def test_optimizers_are_compared_over_consecutive_steps_and_apart():
+    steps = (0, 5, 10, 15, 21, 22, 23)
+    rows = [
+        {"seed": seed, "order": f"{name}, {order}", "step": step}
+        | {"test_loss": (step % 4) * (0.1 if order == "backward" else 1.0) * (1 + seed)}
+        for seed in range(3)
+        for name in ("SGD", "momentum", "Adam")
+        for order in ("forward", "backward")
+        for step in steps
+    ]
+    study = SimpleNamespace(table=pd.DataFrame(rows), size=SimpleNamespace(at=steps))
+    found = verdicts.by_optimizer({"x²": study})
+    assert found["steps"].unique().tolist() == ["x², consecutive steps", "x², further apart"]
+    assert found["ratio"].tolist() == pytest.approx([10.0] * 6)
+    assert (found["above"] == 3).all()
+    assert verdicts.optimizers_levels(found).count("| 0 | 6 | 0.6 |") == 3

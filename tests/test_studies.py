@@ -155,7 +155,8 @@ def test_where_nothing_is_stored_the_small_size_stands_in_and_says_so(known):
     assert found.preset == "sample"
     assert set(found.table["seed"]) == {0, 1}
     assert found.note.endswith(
-        "It stands in for the preset paper: none are stored. `revlib run powers` computes them."
+        "It is shown in place of the preset paper: none are stored. "
+        "`revlib run powers` computes them."
     )
 
 

@@ -150,7 +150,8 @@ def shown(
             # `revlib renew` takes all that is stored of a study, whatever the reader has changed.
             way = f"renew {name}` renews" if old else f"run {plan.command}` computes"
             note = (
-                f"{small.note} It stands in for the preset {preset}: {reason}. `revlib {way} them."
+                f"{small.note} It is shown in place of the preset {preset}: {reason}. "
+                f"`revlib {way} them."
             )
             return dataclasses.replace(small, note=note)
         log = plan.store.current(identity, plan.orders).runs
@@ -186,7 +187,8 @@ def together(names: Mapping[str, str], preset: str, **changes: Any) -> dict[str,
         for words, each in found.items():
             if each.preset != "sample":
                 small = shown(names[words], "sample", **changes)
-                note = f"{small.note} It stands in for the preset {preset}, like those beside it."
+                place = f"in place of the preset {preset}, like those beside it"
+                note = f"{small.note} It is shown {place}."
                 found[words] = dataclasses.replace(small, note=note)
     return found
 

@@ -85,7 +85,8 @@ def adverb(order: str) -> str:
 
     What is a phrase of several words stays as it is.
     """
-    return order if order in ("forward", "backward") or " " in order else f"with `{order}`"
+    phrase = " " in order and not order.endswith(")")  # unlike reset(100, 150)
+    return order if order in ("forward", "backward") or phrase else f"with `{order}`"
 
 
 def less(
@@ -117,14 +118,15 @@ def less(
     if times.side == "none":
         if not times.seeds:
             return f"how much {what} {verb}{how} is not recorded"
-        return f"no ratio says how much {what} {verb}{how}: a path diverged or does not move"
+        return f"how much {what} {verb}{how} has no ratio: a path diverged or does not move"
     return {
-        "above": f"{what} {verb} {rounded(times.mean)} times {down}{compared} {times.interval()}",
-        "below": f"{what} {verb} {rounded(1 / times.mean)} times {up}{compared} "
+        "above": f"{other}, {what} {verb} {rounded(times.mean)} times {down}{how} than {one} "
+        f"{times.interval()}",
+        "below": f"{other}, {what} {verb} {rounded(1 / times.mean)} times {up}{how} than {one} "
         f"{times.interval(inverse=True)}",
         "alike": f"{what} {verb} as much{how} {other} as {one}: the ratio is {times}",
         "open": f"whether {what} {verb} {down}{compared} is undecided: the ratio is {times}",
-        "few": f"too few seeds say whether {what} {verb} {down}{compared}: the ratio is {times}",
+        "few": f"too few seeds to say whether {what} {verb} {down}{compared}: the ratio is {times}",
     }[times.side]
 
 
@@ -162,19 +164,16 @@ def spreads(
     """Return :func:`varies` of several quantities in one sentence, with a verdict on each."""
     if "too few steps" in (first := varies(table, next(iter(quantities)), steps, orders)):
         return first
-    words = {"above": "yes", "below": "no, more", "alike": "no, as much", "open": "undecided"}
-    words |= {"few": "too few seeds"}
-    told = []
+    words = {"above": "yes", "below": "no, *more*", "alike": "no, as much", "open": "undecided"}
+    words |= {"few": "too few seeds", "none": "no ratio"}
+    clauses = []
     for quantity in quantities:
         times = Times.of(stability.compare(table, quantity, *steps, "trend", orders).ratios)
-        if times.side == "none":
-            told.append(f"{named(quantity)}: no ratio")
-        else:
-            told.append(f"{named(quantity)}: {words[times.side]}, {times}")
-    one, other = orders
+        ratio = "" if times.side == "none" else f", {times}"
+        clauses.append(f"{words[times.side]} for the {named(quantity)}{ratio}")
     return (
-        f"spread about a trend over steps {steps[0]:,} to {steps[1]:,}, {one} divided by {other}: "
-        + "; ".join(told)
+        f"{'; '.join(clauses)}. These are spreads about a trend over steps {steps[0]:,} to "
+        f"{steps[1]:,}, {orders[0]} divided by {orders[1]}"
     )
 
 
@@ -207,16 +206,16 @@ def stays_below(
     count = counted(len(levels), "level")
     count += f" from {_percent(max(levels))} to {_percent(min(levels))}" if len(levels) > 1 else ""
     which = f"the {named(quantity)} stays below {count} of its start"
-    ratio = f"steps {one} divided by steps {other} {times}"
+    ratio = f"steps {one} divided by steps {other}: {times}"
     return {
-        "above": f"{which} first {other}: {one} takes {rounded(times.mean)} times as many steps "
+        "above": f"{which} sooner {other}: {one} takes {rounded(times.mean)} times as many steps "
         f"{times.interval()}",
-        "below": f"{which} first {one}: {other} takes {rounded(1 / times.mean)} times as many "
+        "below": f"{which} sooner {one}: {other} takes {rounded(1 / times.mean)} times as many "
         f"steps {times.interval(inverse=True)}",
-        "alike": f"{which} from about the same step on in both orders: {ratio}",
-        "open": f"in which order {which} first is undecided: {ratio}",
-        "few": f"too few seeds say in which order {which} first: {ratio}",
-        "none": f"in which order {which} first cannot be said",
+        "alike": f"{which} from about the same step on in both orders ({ratio})",
+        "open": f"in which order {which} sooner is undecided ({ratio})",
+        "few": f"too few seeds to say in which order {which} sooner ({ratio})",
+        "none": f"in which order {which} sooner cannot be said",
     }[times.side]
 
 
@@ -239,12 +238,13 @@ def moves(motion: pd.DataFrame, orders: tuple[str, str]) -> str:
     if times is None:
         return f"whether the iterate still moves {other} is not recorded"
     if times.side == "none":
-        return f"at step {last:,} the iterate of one of the orders diverged, or does not move"
+        return f"at step {last:,} an iterate of one of the orders diverged, or does not move"
     whose = f"the {other} iterate" if other == orders[1] else f"the iterate {other}"
     state = "is nearly at rest" if times.mean < REST else "has not come to rest"
+    forward = f"the {one} one" if one == orders[0] else f"the one {one}"
     return (
-        f"{whose} {state}: at step {last:,} one more step moves it "
-        f"{rounded(times.mean)} times as far as {one} {times.interval()}"
+        f"{whose} {state}: at step {last:,} one more step moves it {rounded(times.mean)} times as "
+        f"far as {forward} {times.interval()}"
     )
 
 

@@ -58,7 +58,7 @@ class Page:
 
     @property
     def range(self) -> tuple[int, int]:
-        """The steps over which calm is measured.
+        """The steps over which a path is judged.
 
         Those of the claims about the first of the studies, at the preset that they are about; else
         the second half of what is recorded.
@@ -83,12 +83,14 @@ class Page:
         Does the test loss vary less, stay below a level first, does the iterate still move?
         It is computed from what is shown, and says what is undecided, not recorded, or diverged.
         """
-        first = "**In one sentence.**"
-        found = {name: findings.sentence(self._found(name)) for name in self.shown}
+        found = {
+            shown.setting.data: findings.sentence(self._found(name))
+            for name, shown in self.shown.items()
+        }
         if len(found) == 1:
-            return Markdown(f"{first} {next(iter(found.values()))}{self._small()}")
-        named = {self.shown[name].setting.data: words for name, words in found.items()}
-        return Markdown(f"{first}{self._small()}\n\n{findings.listed(named)}")
+            [words] = found.values()
+            return Markdown(f"**In one sentence.** {words}{self._small()}")
+        return Markdown(f"**In one sentence each.**{self._small()}\n\n{findings.listed(found)}")
 
     def summary(self) -> Markdown:
         """Say in a list what is found in each setting, with its numbers, computed as `finding`."""
@@ -98,16 +100,19 @@ class Page:
             measured = [c for c in _CURVES if c in table]
             groups = [
                 [findings.spreads(table, measured, steps, self.orders)],
-                [findings.stays_below(table, c, levels, self.orders) for c, levels in _levels(name)]
-                or ["no claim of the paper asks which path stays below a level first"],
+                [
+                    findings.stays_below(table, c, levels, self.orders)
+                    for c, levels in _levels(name)
+                ],
                 [findings.moves(self._motion(name).table, self.orders)],
                 [self._level(name), findings.diverged(table), self._price(name)],
             ]
             data = f"{shown.setting.data}: " if len(self.shown) > 1 else ""
-            heads = ("Varies less?", "Below a level first?", "At rest?", "Level and cost.")
+            heads = ("Varies less?", "Below a level sooner?", "At rest?", "Level and cost.")
             lines += [
                 f"{data}**{head}** {findings.sentence(parts)}"
                 for head, parts in zip(heads, groups, strict=True)
+                if parts
             ]
         return Markdown(findings.listed(lines))
 
@@ -121,7 +126,7 @@ class Page:
         return figures.curves(self._one(name).table, columns)
 
     def burst(self, name: str | None = None) -> Figure:
-        """Draw a few neighbouring steps: test loss, and loss on the batch applied last."""
+        """Draw a few consecutive steps: test loss, and loss on the batch applied last."""
         shown = self._one(name)
         inside = shown.table["step"].between(*shown.windows[-1])
         return figures.curves(shown.table[inside], ["test_loss", "batch_loss"])
@@ -175,20 +180,20 @@ class Page:
     def levels(self) -> Markdown:
         """Say how much less the test loss varies with the second order, and at which level."""
         table, (first, last), (one, other) = self.first.table, self.range, self.orders
-        calmer = stability.compare(table, "test_loss", first, last, "trend", self.orders)
+        ratios = stability.compare(table, "test_loss", first, last, "trend", self.orders).ratios
         level = stability.fluctuation(table, "test_loss", first, last)
         level = level.pivot(index="seed", columns="order", values="mean")[[one, other]].dropna()
         lower = int((level[other] < level[one]).sum())
-        gone = len(stability.divergence(table))
-        fate = f"{stability.counted(gone, 'path')} diverged." if gone else "No path diverged."
-        if (calmer.ratios == 1).all():
+        fate = findings.sentence([findings.diverged(table)])
+        if (ratios == 1).all():
             return Markdown(f"{self._no_ratio()} {fate}")
+        varies = findings.less("the test loss", "varies", "about its trend", ratios, self.orders)
         return Markdown(
-            f"Over steps {first} to {last} the test loss varies **{calmer}** less about a smooth "
-            f"trend {other} than {one}; seed by seed the factor is "
-            f"{', '.join(f'{ratio:.2g}' for ratio in calmer.ratios)}. Its mean over these steps is "
-            f"lower {other} on {lower} of {stability.counted(len(level), 'seed')}: "
-            f"{level[other].mean():.3f} against {level[one].mean():.3f} on average. " + fate
+            f"Over steps {first:,} to {last:,}: {varies}. Seed by seed the ratio is "
+            f"{', '.join(f'{ratio:.2g}' for ratio in ratios)}. The mean test loss over these steps "
+            f"is lower {findings.adverb(other)} on {lower} of "
+            f"{stability.counted(len(level), 'seed')}: {level[other].mean():.3f} against "
+            f"{level[one].mean():.3f} {findings.adverb(one)} on average. {fate}"
         )
 
     def falls(self) -> Markdown:
@@ -223,10 +228,10 @@ class Page:
         return Markdown(
             f"- **Elsewhere?** Over steps {first:,} to {last:,} the mean test accuracies "
             f"{findings.adverb(pair[1])} and {findings.adverb(pair[0])} lie "
-            f"{', '.join(f'{each:.3f}' for each in gap)} apart, seed by seed; over the same steps "
-            f"one of the two moves by {', '.join(f'{each:.3f}' for each in moved)}. It moves "
-            f"further than they lie apart on {int((moved > gap).sum())} of "
-            f"{stability.counted(len(gap), 'seed')}."
+            f"{', '.join(f'{each:.3f}' for each in gap)} apart, seed by seed. From the first of "
+            "these steps to the last, the accuracy that moves more moves by "
+            f"{', '.join(f'{each:.3f}' for each in moved)}: further than the two lie apart on "
+            f"{int((moved > gap).sum())} of {stability.counted(len(gap), 'seed')}."
         )
 
     def training_losses(self) -> Markdown:
@@ -235,14 +240,20 @@ class Page:
         found = stability.ratios(self.first.table, [self.range], self.orders, "trend")
         found = found.set_index("quantity")
         ratio, seeds = found["ratio"], found["seeds"]
-        one, other = self.orders
+        one, other = map(findings.adverb, self.orders)
         if (seeds[["train_loss", "batch_loss"]] == 0).any():
             return Markdown(self._no_ratio())
+        fixed, batch = ratio["train_loss"], ratio["batch_loss"]
         return Markdown(
-            f"Over steps {first} to {last}, {one} spreads {ratio['train_loss']:.2g} times as much "
-            f"about a smooth trend as {other} on the fixed examples, and "
-            f"{ratio['batch_loss']:.2g} times as much on the batch applied last. What exceeds the "
-            "first number is owed to the choice of examples, not to the order of iteration."
+            f"Over steps {first:,} to {last:,}, {one} the loss spreads {fixed:.2g} times as much "
+            f"about its trend as {other} on the fixed examples, and {batch:.2g} times as much on "
+            "the batch applied last. "
+            + (
+                "What the second number has beyond the first comes from the choice of examples, "
+                "not from the order of iteration."
+                if batch > fixed
+                else "So here the choice of examples does not make the difference larger."
+            )
         )
 
     def motion(self, name: str | None = None) -> Figure:
@@ -250,26 +261,29 @@ class Page:
         return figures.motion(self._motion(name).table)
 
     def motion_note(self) -> Markdown:
-        """Say what :meth:`motion` shows, in numbers, in the units of the figure."""
+        """Show :meth:`motion` in numbers, a row an order, in the units of the figure."""
         words = {}
         for name in self.shown:
             shown = self._motion(name)
             at = shown.table[shown.table["step"] == shown.table["step"].max()]
-            at = at.assign(steps=at["moved"] / at["step_length"])
-            mean = at.groupby("order").mean(numeric_only=True)
-            contracting = at.assign(negative=at["contraction_rate"] < 0).groupby("order")
-            lines = "; ".join(
-                f"{order}: {row['contraction_rate']:+.4f} a map (below zero on "
-                f"{contracting['negative'].sum()[order]} of "
-                f"{stability.counted(int(contracting.size()[order]), 'seed')}), "
-                f"{row['steps']:.3g} lengths of the first step of the chain, and "
-                f"{row['predictions_moved']:.3g} in the predictions"
-                for order, row in mean.iterrows()
+            at = at.assign(
+                steps=at["moved"] / at["step_length"], negative=at["contraction_rate"] < 0
             )
-            words[name] = (
-                f"{shown.note} At step {at['step'].max()}, mean over seeds: the contraction rate "
-                "along the replayed chain, how far one more step moves the iterate, and how far "
-                f"its predictions. {lines}."
+            rows = [
+                f"| {order} | {own['contraction_rate'].mean():+.4f} "
+                f"| {own['negative'].sum()} of {stability.counted(len(own), 'seed')} "
+                f"| {own['steps'].mean():.3g} | {own['predictions_moved'].mean():.3g} |"
+                for order, own in at.groupby("order")
+            ]
+            words[name] = "\n".join(
+                [
+                    f"{shown.note} At step {at['step'].max():,}, means over seeds:",
+                    "",
+                    "| | contraction rate a map | negative on | one step moves the iterate, "
+                    "in first steps of its chain | and its predictions |",
+                    "| --- | --- | --- | --- | --- |",
+                    *rows,
+                ]
             )
         return self._lines(words)
 
@@ -321,14 +335,15 @@ class Page:
 
     def _level(self, name: str) -> str:
         """Say on how many seeds the second order has the lower mean test loss."""
-        found = stability.fluctuation(self.shown[name].table, "test_loss", *self._range(name))
+        first, last = self._range(name)
+        found = stability.fluctuation(self.shown[name].table, "test_loss", first, last)
         level = found.pivot(index="seed", columns="order", values="mean")
         level = level.reindex(columns=list(self.orders)).dropna()
         one, other = map(findings.adverb, self.orders)
         lower = int((level[self.orders[1]] < level[self.orders[0]]).sum())
         return (
-            f"the mean test loss is lower {other} than {one} on {lower} of "
-            f"{stability.counted(len(level), 'seed')}"
+            f"the mean test loss over steps {first:,} to {last:,} is lower {other} than {one} on "
+            f"{lower} of {stability.counted(len(level), 'seed')}"
         )
 
     def _price(self, name: str) -> str:
@@ -336,13 +351,13 @@ class Page:
         last = int(self.shown[name].table["step"].max())
         costs = [orders.named(order).cost(range(1, last + 1)) for order in self.orders]
         one, other = map(findings.adverb, self.orders)
-        return f"all {last:,} points cost {costs[1]:,} maps {other} and {costs[0]:,} {one}"
+        return f"all {last:,} points of a path take {costs[1]:,} maps {other}, {costs[0]:,} {one}"
 
     def _no_ratio(self) -> str:
         first, last = self.range
         return (
-            f"Over steps {first} to {last} {' and '.join(self.orders)} cannot be compared: on each "
-            "seed one of the two does not move, or diverged."
+            f"Over steps {first:,} to {last:,} {' and '.join(self.orders)} cannot be compared: on "
+            "each seed one of the two does not move, or diverged."
         )
 
     def _one(self, name: str | None) -> Shown:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import numpy as np
 import pandas as pd
 
 from revlib import runs
 from revlib.experiments.remedies import Parameters, trainings, window
 from revlib.orders import backward, forward
-from revlib.verdicts import stability
+from revlib.verdicts import findings, stability
+from revlib.verdicts.stability import rounded
 
 
 def costs(parameters: Parameters) -> pd.DataFrame:
@@ -109,6 +112,129 @@ def rivals(found: pd.DataFrame) -> list[str]:
     return [name for name in CHEAP if found.loc[name, "moves"] < found.loc["backward", "moves"]]
 
 
+def better(found: pd.DataFrame) -> list[str]:
+    """Return which of the :func:`rivals` also end with a lower mean loss than backward."""
+    return [
+        name for name in rivals(found) if found.loc[name, "loss"] < found.loc["backward", "loss"]
+    ]
+
+
+def finding(tasks: Mapping[str, pd.DataFrame]) -> str:
+    """Return in a sentence what cheap remedies reach beside the backward order.
+
+    Parameters
+    ----------
+    tasks
+        A `summary` for each task, by the name of the task.
+    """
+    smoother = sum(bool(rivals(found)) for found in tasks.values())
+    also = {name: better(found) for name, found in tasks.items()}
+    names = "; ".join(f"{name}: {', '.join(both) or 'none'}" for name, both in also.items())
+    costs = sorted({rounded(found.loc["backward", "last"]) for found in tasks.values()}, key=float)
+    return (
+        "At the cost of one forward run, some remedy varies less at the end than the backward "
+        f"order on {smoother} of {len(tasks)} tasks, and on {sum(map(bool, also.values()))} some "
+        f"remedy also ends with a lower mean test loss ({names}). To see the last backward steps "
+        f"costs {' to '.join(costs[:: max(1, len(costs) - 1)])} forward runs. (These are means "
+        "over seeds; the verdicts below say which differences are decided.)"
+    )
+
+
+def fluctuation(row: pd.Series) -> str:
+    """Return how many times less a training moves than forward, with its interval if known."""
+    if not np.isfinite([row["calmer"], row["loss"]]).all():
+        return "diverged"
+    known = row["seeds"] > 2 and not np.isnan(row["low"])
+    interval = f" ({rounded(row['low'])} to {rounded(row['high'])})" if known else ""
+    return f"{rounded(row['calmer'])}{interval}"
+
+
+def change(row: pd.Series) -> str:
+    """Return the last test loss minus that of the forward training, with its spread."""
+    if not np.isfinite(row["change"]):
+        return "diverged"
+    return f"{row['change']:+.2g} ± {row['change_spread']:.1g}"
+
+
+def side_by_side(tasks: Mapping[str, pd.DataFrame], cell: Callable[[pd.Series], str]) -> str:
+    """Return a table in Markdown: a row a training, with its cost on each task, a column a task."""
+    first = next(iter(tasks.values()))
+    lines = [f"| | cost | {' | '.join(tasks)} |", "| --- " * (2 + len(tasks)) + "|"]
+    for name in first.index:
+        prices = dict.fromkeys(rounded(found.loc[name, "last"]) for found in tasks.values())
+        cells = " | ".join(cell(found.loc[name]) for found in tasks.values())
+        lines.append(f"| {name} | {' or '.join(prices)} | {cells} |")
+    return "\n".join(lines)
+
+
+def at_the_cost_of_backward(tasks: Mapping[str, pd.DataFrame]) -> str:
+    """Return what longer training and larger batches reach beside the backward order, as a list."""
+    lines = {}
+    for name, found in tasks.items():
+        clauses = []
+        for training, what in (
+            ("backward", "The last backward steps"),
+            ("longer, linear decay", "Longer training with decay"),
+            ("larger batches", "Larger batches"),
+        ):
+            row = found.loc[training]
+            clauses.append(
+                f"{what}, at {rounded(row['last'])} forward runs: {fluctuation(row)}, test loss "
+                f"{row['loss']:.2g}."
+            )
+        lines[name] = " ".join(clauses)
+    return findings.listed(lines)
+
+
+def averages(tasks: Mapping[str, pd.DataFrame]) -> str:
+    """Return whether the mean of both orders is better than either, and than cheap averages."""
+    both = {name: found.loc["mean of both orders", "loss"] for name, found in tasks.items()}
+    lower = sum(
+        both[name] < found.loc[["forward", "backward"], "loss"].min()
+        for name, found in tasks.items()
+    )
+    cheap = sum(
+        found.loc[["EMA", "SWA"], "loss"].min() < both[name] for name, found in tasks.items()
+    )
+    return (
+        f"On average over seeds, the mean of the parameters ends lower than either order on "
+        f"{lower} of {len(tasks)} tasks. EMA or SWA, which need one forward run and no other "
+        f"order, ends lower than that mean on {cheap}."
+    )
+
+
+def luck(tasks: Mapping[str, pd.DataFrame]) -> str:
+    """Return how much more the last test loss differs from seed to seed backward than with EMA."""
+    ratios = {
+        name: found.loc["backward", "loss_spread"] / found.loc["EMA", "loss_spread"]
+        for name, found in tasks.items()
+    }
+    words = ", ".join(
+        f"{rounded(ratio)} on {name}" if np.isfinite(ratio) else f"no number on {name}"
+        for name, ratio in ratios.items()
+    )
+    return (
+        "It shows in how much the last test loss differs from seed to seed: the standard deviation "
+        f"over seeds, backward divided by EMA, is {words}."
+    )
+
+
+def lines(tasks: Mapping[str, pd.DataFrame]) -> str:
+    """Return what each task comes to, as a list: the backward order beside the cheap remedies."""
+    words = {}
+    for name, found in tasks.items():
+        back, best = found.loc["backward"], found.loc[list(CHEAP), "loss"].idxmin()
+        rival = found.loc[best]
+        words[name] = (
+            f"fluctuation forward / backward {fluctuation(back)}, test loss {back['loss']:.3g}; "
+            f"the last backward steps cost {rounded(back['last'])} forward runs. Varying "
+            f"less than backward at the cost of one: {', '.join(rivals(found)) or 'none'}. The "
+            f"cheap remedy with the lowest loss is *{best}*: fluctuation forward / {best} "
+            f"{fluctuation(rival)}, test loss {rival['loss']:.3g}."
+        )
+    return findings.listed(words)
+
+
 def sentence() -> str:
     """Return what decay and averages do for less, for the front page, in Markdown.
 
@@ -123,11 +249,11 @@ def sentence() -> str:
     back, average, decay = (table.loc[name] for name in ("backward", "EMA", "linear decay"))
     words = stability.rounded
     return (
-        "If you want calm for less: at the cost of one forward run, an exponential moving average "
-        f"of the iterates moves {words(average['calmer'])} times less than forward training in "
-        f"the last steps and ends with a test loss of {average['loss']:.2f}, linear decay of the "
-        f"learning rate {words(decay['calmer'])} times less, with {decay['loss']:.2f}; backward "
-        f"training moves {words(back['calmer'])} times less"
+        "If you want a smooth curve for less: at the cost of one forward run, an exponential "
+        f"moving average of the iterates moves {words(average['calmer'])} times less than forward "
+        f"training in the last steps and ends with a test loss of {average['loss']:.2f}, linear "
+        f"decay of the learning rate {words(decay['calmer'])} times less, with "
+        f"{decay['loss']:.2f}; backward training moves {words(back['calmer'])} times less"
         f"{stability.interval(back['low'], back['high'])} and ends with {back['loss']:.2f}, and "
         f"its whole path costs {words(back['path'])} forward runs (MLP on Fashion-MNIST, "
         f"{stability.counted(found.table['seed'].nunique(), 'seed')})."

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 
 from revlib import orders, runs
 from revlib.experiments.section_5 import METHODS
-from revlib.verdicts import intervals, stability
+from revlib.experiments.section_5.held_out import optimizers
+from revlib.runs import Shown
+from revlib.verdicts import findings, intervals, stability
 
 
 def windows(table: pd.DataFrame, quantity: str = "test_loss") -> pd.DataFrame:
@@ -68,6 +72,92 @@ def slopes(measured: pd.DataFrame, what: str) -> pd.Series:
     x, y = np.log(inside["cost"]), np.log(inside[what])
     seed = inside["seed"]
     return (x * y).groupby(seed).sum() / (x * x).groupby(seed).sum()
+
+
+def windows_finding(measured: Mapping[str, pd.DataFrame]) -> str:
+    """Return in a sentence what a longer window brings, and what it costs.
+
+    Parameters
+    ----------
+    measured
+        What :func:`windows` returns of a task, by its name.
+    """
+    words = []
+    for where, each in measured.items():
+        longest = each[each["cost"] == each["cost"].max()]
+        words.append(
+            f"{where}: the factor by which the test loss changes less from step to step grows with "
+            f"{findings.power(slopes(each, 'calm'))}; in the longest window, "
+            f"`{longest['order'].iloc[0]}`, it is {findings.Times.of(longest['calm'])} at "
+            f"{longest['cost'].iloc[0]:.1f} times the cost of forward training"
+        )
+    return findings.sentence(words)
+
+
+def windows_lines(measured: Mapping[str, pd.DataFrame]) -> str:
+    """Return what the longest window of each task brings, and how that grows, as a list."""
+    words = []
+    for where, each in measured.items():
+        longest = each[each["cost"] == each["cost"].max()]
+        pair = ("forward", longest["order"].iloc[0])
+        for what, how in (("calm", "from step to step"), ("steady", "over several windows")):
+            clause = findings.less("the test loss", "varies", how, longest[what], pair)
+            power = findings.power(slopes(each, what))
+            words.append(
+                f"{where}: {clause}, at {longest['cost'].iloc[0]:.1f} times the cost. Over all "
+                f"windows the factor grows with {power}."
+            )
+    return findings.listed(words)
+
+
+def summary(measured: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Return what :func:`windows` does over all seeds: a row for each task and window.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``where``, ``order``, ``cost``, the mean ``level``, and the geometric means ``calm`` and
+        ``steady`` with their 95 % intervals (``calm_low``, ``calm_high``, and so on).
+    """
+    rows = []
+    for where, each in measured.items():
+        for (order, cost), own in each.groupby(["order", "cost"]):
+            row = {"where": where, "order": order, "cost": cost, "level": own["level"].mean()}
+            for what in ("calm", "steady"):
+                ends = stability.geometric_mean(own[what])
+                row |= dict(zip((what, f"{what}_low", f"{what}_high"), ends, strict=True))
+            rows.append(row)
+    return pd.DataFrame(rows).sort_values("cost", ignore_index=True)
+
+
+def whole_run(name: str, preset: str) -> str:
+    """Return how much less the plain backward path of a figure varies at its end, in words."""
+    study = runs.shown(name, preset)
+    first, last = study.windows[-1]
+    found = windows(study.table[study.table["step"].between(first, last)])
+    whole = found[found["order"] == "backward"]
+    calm, steady = (stability.geometric_mean(whole[what])[0] for what in ("calm", "steady"))
+    return (
+        f"over steps {first:,} to {last:,} the backward path changes {stability.rounded(calm)} "
+        f"times less from step to step than forward, and spreads {stability.rounded(steady)} times "
+        f"less, at {whole['cost'].iloc[0]:,.0f} maps a step (preset {study.preset}, "
+        f"{stability.counted(len(whole), 'seed')})."
+    )
+
+
+def levels(measured: Mapping[str, pd.DataFrame]) -> str:
+    """Return the mean loss of each window beside that of forward, as a table in Markdown."""
+    lines = ["| | order | mean test loss | minus forward |", "| --- | --- | --- | --- |"]
+    for where, each in measured.items():
+        level = each.pivot(index="seed", columns="order", values="level")
+        gap = level.sub(level["forward"], axis=0)
+        lines += [
+            f"| {where} | {order} | {level[order].mean():.3g} "
+            f"| {gap[order].mean():+.1g} ± {gap[order].sem():.1g} |"
+            for order in each["order"].unique()
+            if order != "forward"
+        ]
+    return "\n".join(lines)
 
 
 def ends(table: pd.DataFrame, quantity: str, against: str) -> pd.DataFrame:
@@ -139,6 +229,154 @@ def optimism(table: pd.DataFrame) -> pd.Series:
     return found["kept"].last() - found["plain"].mean()
 
 
+def flattery(studies: Mapping[str, Shown]) -> str:
+    """Return :func:`optimism` of all cases of some studies, as a table in Markdown."""
+    lines = ["| | way to go on | flattered by | of a test loss of |", "| --- | --- | --- | --- |"]
+    for where, each in studies.items():
+        kept = ends(each.table, "kept_loss", "forward")["mean"]
+        for name in each.size.cases:
+            flattered = optimism(each.table[each.table["order"] == name])
+            lines.append(
+                f"| {where} | {name} | {flattered.mean():+.2g} ± {flattered.sem():.1g} "
+                f"| {kept[name]:.3g} |"
+            )
+    return "\n".join(lines)
+
+
+RESET = "reset when better"
+"""The case whose start moves only when the new iterate is better."""
+
+
+def reset_lines(studies: Mapping[str, Shown]) -> list[str]:
+    """Return how a start that moves only when it pays compares with its rivals: a line a rival."""
+    words = []
+    for where, each in studies.items():
+        cost = ends(each.table, "cost", "forward")["mean"]
+        price = f"{cost[RESET] / cost['forward']:.1f} times the cost of forward training"
+        for rival in ("forward", "forward when better"):
+            row = ends(each.table, "kept_loss", rival).loc[RESET]
+            side = f"{row['side']} than" if row["side"] else "not different beyond chance from"
+            words.append(
+                f"{where}: the test loss of the best iterate is {side} that of *{rival}* "
+                f"({row['difference']:+.2g} ± {row['error']:.1g}; lower on {row['lower']:.0f} of "
+                f"{stability.counted(int(row['seeds']), 'seed')}), at {price}"
+            )
+    return words
+
+
+def kept(study: Shown) -> str:
+    """Return what each way to go on keeps at the end, against forward: a line each."""
+    cases = list(study.size.cases)
+    loss = ends(study.table, "kept_loss", "forward").loc[cases]
+    cost = ends(study.table, "cost", "forward").loc[cases, "mean"]
+    checks = study.table[study.table["step"] > 0]
+    moved = (checks["anchor"] == checks["step"]).groupby(checks["order"]).mean()
+    unit = loss.loc["forward", "mean"]
+    return "\n".join(
+        f"  {name:20} {row['difference'] / unit:+.0%} ± {row['error'] / unit:.0%}, lower on "
+        f"{row['lower']:.0f} of {row['seeds']:.0f} seeds; moved at {moved[name]:4.0%} of the "
+        f"checks; {cost[name] / cost['forward']:.1f} times the cost"
+        for name, row in loss.drop("forward").iterrows()
+    )
+
+
+def by_optimizer(studies: Mapping[str, Shown]) -> pd.DataFrame:
+    """Return how much less the test loss varies backward with each optimizer.
+
+    Parameters
+    ----------
+    studies
+        Those of the optimizers, by the name of the task.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row for each task (``where``), range of ``steps`` and ``optimizer``: ``times``, how many
+        times less (:class:`revlib.verdicts.findings.Times`), with its ``ratio``, ``low`` and
+        ``high``; on how many of the ``seeds`` it is ``above`` 1; the mean test loss at the
+        ``start``, and ``forward`` and ``backward`` at the last step, with the paired ``difference``
+        and its standard ``error``.
+    """
+    rows = []
+    for where, each in studies.items():
+        steps = set(each.size.at) - {0}
+        apart = {n for n in steps if not {n - 1, n + 1} & steps}
+        spans = {f"{where}, consecutive steps": steps - apart}
+        if len(apart) > 2:
+            spans[f"{where}, further apart"] = apart
+        for span, own in spans.items():
+            inside = each.table[each.table["step"].isin(own)]
+            for name in optimizers(1.0):
+                pair = f"{name}, forward", f"{name}, backward"
+                ratios = stability.compare(
+                    inside, "test_loss", min(own), max(own), orders=pair
+                ).ratios
+                times = findings.Times.of(ratios)
+                last = ends(each.table, "test_loss", pair[0]).loc[list(pair)]
+                rows.append(
+                    {
+                        "where": where,
+                        "steps": span,
+                        "optimizer": name,
+                        "times": times,
+                        "ratio": times.mean,
+                        "low": times.low,
+                        "high": times.high,
+                        "above": int((ratios > 1).sum()),
+                        "seeds": len(ratios),
+                        "start": each.table.loc[each.table["step"] == 0, "test_loss"].mean(),
+                        "forward": last["mean"].iloc[0],
+                        "backward": last["mean"].iloc[1],
+                        "difference": last["difference"].iloc[1],
+                        "error": last["error"].iloc[1],
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
+_SIDES = {
+    "above": "varies less backward",
+    "below": "varies *more* backward",
+    "alike": "varies as much in both orders",
+    "open": "undecided",
+    "few": "too few seeds",
+    "none": "no ratio",
+}
+
+
+def optimizers_finding(measured: pd.DataFrame) -> str:
+    """Return of each optimizer where the test loss varies less backward, as a list.
+
+    Parameters
+    ----------
+    measured
+        What :func:`by_optimizer` returns.
+    """
+    lines = {}
+    for name, own in measured.groupby("optimizer", sort=False):
+        sides = own["times"].map(lambda times: _SIDES[times.side])
+        clauses = []
+        for side, rows in own.groupby(sides, sort=False):
+            where = ", ".join(f"{row.steps} {row.times}" for row in rows.itertuples())
+            clauses.append(f"{side}: {where}")
+        lines[name] = findings.sentence(clauses)
+    return findings.listed(lines)
+
+
+def optimizers_levels(measured: pd.DataFrame) -> str:
+    """Return the test loss at the last step with each optimizer, as a table in Markdown."""
+    lines = [
+        "| | optimizer | at the start | forward | backward | difference |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    lines += [
+        f"| {row.where} | {row.optimizer} | {row.start:.3g} | {row.forward:.2g} "
+        f"| {row.backward:.2g} | {row.difference:+.2g} ± {row.error:.1g} |"
+        for row in measured.drop_duplicates(["where", "optimizer"]).itertuples()
+    ]
+    return "\n".join(lines)
+
+
 def sentences() -> str:
     """Return when the order of iteration is worth a thought, as far as the stored results tell.
 
@@ -149,8 +387,8 @@ def sentences() -> str:
         preset ``paper``; a sentence for which they are missing says so.
     """
     return "\n".join(
-        f"- {told}"
-        for told in (
+        f"- {advice}"
+        for advice in (
             _on_calm("windows-figure-4", 50) + _calm_too("windows-figure-7"),
             _on_loss("reset-figure-4", "reset when better")
             + _loss_too("reset-figure-7", "reset when better"),

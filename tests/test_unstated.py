@@ -1,0 +1,83 @@
+"""What is said of unstated choices is what the table of the variants says."""
+
+import numpy as np
+import pandas as pd
+
+from revlib import experiments
+from revlib.verdicts import unstated
+
+
+def table(*variants):
+    """Return rows of variants, each given by what differs from one that varies less backward."""
+    row = {"experiment": "figure-4", "variant": "he, unit", "default": False, "state": "ran"}
+    row |= {"quantity": "test_loss", "ratio": 4.0, "low": 2.0, "high": 8.0, "calmer": 5}
+    row |= {"seeds": 5, "run": 5, "forward_left": 0.1, "backward_left": 0.2}
+    row |= {"forward_diverged": 0, "backward_diverged": 0}
+    return pd.DataFrame([row | each for each in variants])
+
+
+GONE = {"state": "diverged", "ratio": np.nan, "low": np.nan, "high": np.nan, "backward_diverged": 3}
+ALL = table(
+    {},
+    {"low": 0.5},
+    {"low": 0.1, "high": 0.4},
+    {"seeds": 2},
+    GONE,
+    {"experiment": "figure-7", "forward_left": 0.95},
+    {"experiment": "figure-7", "state": "not yet run"},
+)
+
+
+def test_each_variant_gets_its_verdict():
+    assert unstated.verdicts(ALL).tolist() == [
+        "less",
+        "undecided",
+        "*more*",
+        "too few seeds",
+        "diverged",
+        "less",
+        "not yet run",
+    ]
+    assert unstated.learned(ALL).tolist() == [True] * 4 + [False] * 3
+
+
+def test_the_finding_counts_all_that_ran():
+    words = unstated.finding(ALL)
+    assert words.startswith("Does the test loss vary less backward? Of 6 variants of ")
+    assert "input scaling: less on 2, " in words
+    assert "of the 4 that learned something: less on 1, " in words
+    assert words.endswith("; of 30 runs of each order, 0 forward and 3 backward diverged.")
+    words = unstated.finding(table({"low": 0.1, "high": 0.4}))
+    assert "input scaling: *more* on 1; of the 1 that learned something: *more* on 1;" in words
+
+
+def test_the_lines_are_one_for_each_experiment():
+    lines = unstated.lines(ALL).splitlines()
+    assert [line.split("**")[1] for line in lines] == [
+        "Figure 4",
+        "Figure 7",
+        "Diverged",
+        "Not yet run",
+    ]
+    assert lines[1].endswith("less on 1; of the 0 that learned something: none.")
+    assert "Not yet run" not in unstated.lines(table({}))
+
+
+def test_the_reader_sees_a_ratio_where_there_is_one():
+    shown = unstated.shown(ALL)
+    assert shown["ratio"].tolist()[:5] == [
+        "4 (2 to 8)",
+        "4 (0.5 to 8)",
+        "4 (0.1 to 0.4)",
+        "4 (2 to 8)",
+        "–",
+    ]
+    assert shown.loc[4, "backward, diverged"] == "3 of 5"
+
+
+def test_the_choices_are_those_of_the_studies():
+    found = unstated.choices().set_index(["experiment", "choice"])
+    setting = experiments.get("figure-4").size("paper").setting
+    assert found.loc[("figure-4", "init"), "default"] == setting.init
+    assert "lecun" in found.loc[("figure-4", "init"), "also tried"]
+    assert not any(name.startswith("motion-") for name, _ in found.index)
