@@ -44,7 +44,8 @@ def test_of_too_few_seeds_nothing_is_concluded():
     words = contraction.finding(table(seeds=2))
     assert "so contraction" not in words
     assert words.endswith(
-        "; undecided, or on too few seeds, is whether it varies less in Figure 4, Figure 7."
+        "whether the test loss varies less backward is undecided, or on too few seeds, in "
+        "Figure 4, Figure 7."
     )
 
 
@@ -79,7 +80,7 @@ def test_rates_are_shown_and_counted_by_kind():
 
 def test_the_summary_gives_each_its_verdict():
     lines = contraction.summary(table(ratios=(5.0, 0.2))).splitlines()
-    assert "Backward the test loss: varies less; spread forward / backward 5 (95 %" in lines[0]
-    assert "Backward the test loss: varies *more*; spread forward / backward 0.2" in lines[1]
+    assert "Does the test loss vary less backward? Yes, 5 (95 %" in lines[0]
+    assert "Does the test loss vary less backward? No, *more*, 0.2 (95 %" in lines[1]
     assert "One step moves θ 3 times as far backward as forward." in lines[0]
-    assert "too few seeds to say" in contraction.summary(table(seeds=2))
+    assert "Too few seeds, 4.9 (2 seeds)" in contraction.summary(table(seeds=2))

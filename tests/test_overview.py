@@ -294,12 +294,14 @@ def test_a_finding_is_undecided_where_the_seeds_leave_it_open(small, ratios, ver
         paths[seed, "forward"] = [8.0, *(1 + 0.1 * ratio * turns)]
         paths[seed, "backward"] = [8.0, *(1 + 0.1 * turns)]
     store(paths, steps, "figure-2")
-    assert verdicts()["The ResNet-18 with batch normalisation is no calmer backward."] == verdict
+    assert (
+        verdicts()["The ResNet-18 with batch normalisation does not vary less backward."] == verdict
+    )
 
 
 def test_a_finding_that_rests_on_one_seed_is_undecided(small):
     of("figure-2", (0.2, 1.0), (0.1, 1.0), seeds=(0,), normalisation="group")
-    found = verdicts()["With group normalisation the ResNet-18 is calmer backward."]
+    found = verdicts()["With group normalisation the ResNet-18 varies less backward."]
     assert found == "undecided"
 
 

@@ -30,12 +30,12 @@ ALL = table(
 
 def test_each_variant_gets_its_verdict():
     assert unstated.verdicts(ALL).tolist() == [
-        "less",
+        "less backward",
         "undecided",
-        "*more*",
+        "*more* backward",
         "too few seeds",
         "diverged",
-        "less",
+        "less backward",
         "not yet run",
     ]
     assert unstated.learned(ALL).tolist() == [True] * 4 + [False] * 3
@@ -44,11 +44,14 @@ def test_each_variant_gets_its_verdict():
 def test_the_finding_counts_all_that_ran():
     words = unstated.finding(ALL)
     assert words.startswith("Does the test loss vary less backward? Of 6 variants of ")
-    assert "input scaling: less on 2, " in words
-    assert "of the 4 that learned something: less on 1, " in words
+    assert "input scaling: less backward on 2, " in words
+    assert "of the 4 that learned something: less backward on 1, " in words
     assert words.endswith("; of 30 runs of each order, 0 forward and 3 backward diverged.")
     words = unstated.finding(table({"low": 0.1, "high": 0.4}))
-    assert "input scaling: *more* on 1; of the 1 that learned something: *more* on 1;" in words
+    assert (
+        "input scaling: *more* backward on 1; of the 1 that learned something: *more* backward "
+        "on 1;" in words
+    )
 
 
 def test_the_lines_are_one_for_each_experiment():
@@ -59,7 +62,7 @@ def test_the_lines_are_one_for_each_experiment():
         "Diverged",
         "Not yet run",
     ]
-    assert lines[1].endswith("less on 1; of the 0 that learned something: none.")
+    assert lines[1].endswith("less backward on 1; of the 0 that learned something: none.")
     assert "Not yet run" not in unstated.lines(table({}))
 
 

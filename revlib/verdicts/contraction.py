@@ -73,7 +73,10 @@ def finding(table: pd.DataFrame) -> str:
     elif less.any():
         words += f"; they contract wherever the test loss varies less backward: {_named(less)}"
     if open_.any():
-        words += f"; undecided, or on too few seeds, is whether it varies less in {_named(open_)}"
+        words += (
+            "; whether the test loss varies less backward is undecided, or on too few seeds, in "
+            f"{_named(open_)}"
+        )
     return findings.sentence([words])
 
 
@@ -119,7 +122,9 @@ def rates(table: pd.DataFrame) -> pd.DataFrame:
         "negative on": _of_seeds(found, "negative"),
         "of a tangent vector": found["tangent"].map("{:+.5f}".format).replace("+nan", "not finite"),
         "one step apart, at the end": found["stretch"].map("{:.2g}".format),
-        "spread forward / backward": found["times"].map(_ratio),
+        "spread forward / backward": found["times"].map(
+            lambda times: "no ratio" if times.side == "none" else str(times)
+        ),
     }
     return pd.DataFrame(shown).rename_axis("experiment").reset_index()
 
@@ -143,10 +148,6 @@ def _of_seeds(found: pd.DataFrame, what: str) -> list[str]:
     ]
 
 
-def _ratio(times: findings.Times) -> str:
-    return "no ratio" if times.side == "none" else str(times)
-
-
 def negative(table: pd.DataFrame) -> str:
     """Return whether a negative rate occurs, in regression and in classification, as a list."""
     regression = table["experiment"].isin(REGRESSIONS)
@@ -165,15 +166,16 @@ def negative(table: pd.DataFrame) -> str:
 
 def summary(table: pd.DataFrame) -> str:
     """Return contraction, spread and movement of each experiment, a line each."""
-    verdict = {"above": "varies less", "below": "varies *more*", "alike": "varies as much"}
-    verdict |= {"few": "too few seeds to say whether it varies less", "open": "undecided"}
+    verdict = {"above": "Yes", "below": "No, *more*", "alike": "No, as much"}
+    verdict |= {"open": "Undecided", "few": "Too few seeds", "none": "No ratio"}
     words = {}
     for name, row in judged(table).iterrows():
         times = row["times"]
+        ratio = "" if times.side == "none" else f", {times}"
         words[name] = (
             f"the maps contract on {row['negative']} of {counted(row['seeds'], 'seed')} (mean rate "
-            f"{row['rate']:+.4f} a map). Backward the test loss: "
-            f"{verdict.get(times.side, 'no ratio')}; spread forward / backward {_ratio(times)}. "
-            f"One step moves θ {rounded(row['moved'])} times as far backward as forward."
+            f"{row['rate']:+.4f} a map). Does the test loss vary less backward? "
+            f"{verdict[times.side]}{ratio}. One step moves θ {rounded(row['moved'])} times as far "
+            "backward as forward."
         )
     return findings.listed(words)

@@ -115,6 +115,7 @@ def less(
     times = Times.of(factors)
     how = f" {how}" if how else ""
     compared = f"{how} {other} than {one}"
+    same = "about the same" if verb == "is" else "as much"
     if times.side == "none":
         if not times.seeds:
             return f"how much {what} {verb}{how} is not recorded"
@@ -124,7 +125,7 @@ def less(
         f"{times.interval()}",
         "below": f"{other}, {what} {verb} {rounded(1 / times.mean)} times {up}{how} than {one} "
         f"{times.interval(inverse=True)}",
-        "alike": f"{what} {verb} as much{how} {other} as {one}: the ratio is {times}",
+        "alike": f"{what} {verb} {same}{how} {other} as {one}: the ratio is {times}",
         "open": f"whether {what} {verb} {down}{compared} is undecided: the ratio is {times}",
         "few": f"too few seeds to say whether {what} {verb} {down}{compared}: the ratio is {times}",
     }[times.side]

@@ -169,31 +169,35 @@ def _group_calmer() -> tuple[bool | None, str] | None:
 
 FINDINGS = (
     Finding(
-        "The three regressions are calmer backward, with PyTorch's initialisation.",
+        "From PyTorch's initialisation the three regressions vary less backward.",
         _regressions_calmer,
     ),
     Finding(
-        "With LeCun's or He's normal weights the forward run on x² diverges.",
+        "From LeCun's or He's normal weights the forward run on x² diverges.",
         _normal_weights_diverge,
     ),
-    Finding("With LeCun's weights the backward run on x² does not.", _backward_survives),
+    Finding("From LeCun's weights the backward run on x² does not diverge.", _backward_survives),
     Finding(
         "The MLP on Fashion-MNIST learns nothing from PyTorch's initialisation.", _nothing_learned
     ),
-    Finding("From He's, it is calmer backward on every seed.", _mlp_calmer),
-    Finding("Its level is no better for it: not lower backward on every seed.", _mlp_no_better),
+    Finding("From He's, it varies less backward on every seed.", _mlp_calmer),
     Finding(
-        "From LeCun's and Glorot's it learns more slowly, and backward is less of a gain in calm.",
+        "Its loss is no lower for that: on some seed it is not lower backward.", _mlp_no_better
+    ),
+    Finding(
+        "From LeCun's and Glorot's it learns more slowly, and backward gains less.",
         _slower_and_weaker,
     ),
-    Finding("With standardised inputs it is more of a gain.", _standardised_stronger),
-    Finding("The ResNet-18 with batch normalisation is no calmer backward.", _resnet_not_calm),
+    Finding("With standardised inputs backward gains more.", _standardised_stronger),
+    Finding(
+        "The ResNet-18 with batch normalisation does not vary less backward.", _resnet_not_calm
+    ),
     Finding(
         "Its consecutive backward iterates lie further apart in θ than the forward ones.",
         _resnet_moves_further,
     ),
-    Finding("With group normalisation they lie less far apart.", _group_moves_less),
-    Finding("With group normalisation the ResNet-18 is calmer backward.", _group_calmer),
+    Finding("With group normalisation they lie closer together.", _group_moves_less),
+    Finding("With group normalisation the ResNet-18 varies less backward.", _group_calmer),
 )
 """What the pilot found, in the order in which it was looked at."""
 
@@ -251,8 +255,8 @@ def _calmer(run: dict[str, Any]) -> str:
         return run["state"]
     interval = f" ({run['low']:.2g} to {run['high']:.2g})" if np.isfinite(run["low"]) else ""
     return (
-        f"{_OVER[run['statistic']]}, forward divided by backward: {run['ratio']:.2g}{interval}; "
-        f"above 1 on {run['calmer']} of {stability.counted(run['run'], 'seed')}"
+        f"{_OVER[run['statistic']]}, forward / backward {run['ratio']:.2g}{interval}, above 1 on "
+        f"{run['calmer']} of {stability.counted(run['run'], 'seed')}"
     )
 
 

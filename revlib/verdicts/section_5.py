@@ -249,19 +249,23 @@ RESET = "reset when better"
 
 def reset_lines(studies: Mapping[str, Shown]) -> list[str]:
     """Return how a start that moves only when it pays compares with its rivals: a line a rival."""
-    words = []
+    lines = []
     for where, each in studies.items():
         cost = ends(each.table, "cost", "forward")["mean"]
-        price = f"{cost[RESET] / cost['forward']:.1f} times the cost of forward training"
+        last = each.table[each.table["step"] == each.table["step"].max()]
+        loss = last.pivot(index="seed", columns="order", values="kept_loss")
         for rival in ("forward", "forward when better"):
-            row = ends(each.table, "kept_loss", rival).loc[RESET]
-            side = f"{row['side']} than" if row["side"] else "not different beyond chance from"
-            words.append(
-                f"{where}: the test loss of the best iterate is {side} that of *{rival}* "
-                f"({row['difference']:+.2g} ± {row['error']:.1g}; lower on {row['lower']:.0f} of "
-                f"{stability.counted(int(row['seeds']), 'seed')}), at {price}"
+            clause = findings.less(
+                "the test loss of the best iterate",
+                "is",
+                "",
+                loss[rival] / loss[RESET],
+                (f"that of *{rival}*", "with such a start"),
+                ("lower", "*higher*"),
             )
-    return words
+            price = f"{cost[RESET] / cost[rival]:.1f} times the cost"
+            lines.append(f"{where}: {clause}, at {price}")
+    return lines
 
 
 def kept(study: Shown) -> str:

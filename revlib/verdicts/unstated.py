@@ -34,8 +34,8 @@ def verdicts(table: pd.DataFrame) -> pd.Series:
     """Return of each variant whether the test loss varies less backward, in a word."""
     few = table["seeds"] < intervals.FEWEST
     found = pd.Series("undecided", index=table.index)
-    found[(table["low"] > 1) & ~few] = "less"
-    found[(table["high"] < 1) & ~few] = "*more*"
+    found[(table["low"] > 1) & ~few] = "less backward"
+    found[(table["high"] < 1) & ~few] = "*more* backward"
     found[few] = "too few seeds"
     return found.where(table["state"] == "ran", table["state"])
 
@@ -76,7 +76,7 @@ def lines(table: pd.DataFrame) -> str:
     for name, own in done.groupby("experiment"):
         found, chosen = verdicts(own), learned(own)
         words[name.replace("-", " ").capitalize()] = (
-            f"of {len(own)} variants, varying less backward: {_counted(found)}; of the "
+            f"of {len(own)} variants: {_counted(found)}; of the "
             f"{chosen.sum()} that learned something: {_counted(found[chosen])}."
         )
     words["Diverged"] = f"{diverged(done)}."
