@@ -940,7 +940,7 @@ def costs(table: pd.DataFrame, quantities: Mapping[str, str]) -> Figure:
         ax.axvline(1, color="0.5", linewidth=1, zorder=0)
         ax.grid(axis="y", color="0.9")
         ax.set_xlabel(words)
-        _logarithmic(ax.xaxis, ticks=4)
+        _logarithmic(ax.xaxis, ticks=3)
     axes[0].set_yticks(range(len(trainings)), trainings)
     axes[0].set_ylim(len(trainings) - 0.5, -0.5)
     _legend(figure, _handles(axes), columns=4)
