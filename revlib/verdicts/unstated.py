@@ -41,7 +41,7 @@ def verdicts(table: pd.DataFrame) -> pd.Series:
 
 
 def learned(table: pd.DataFrame) -> pd.Series:
-    """Tell which variants ran and learned something, with one order at least not yet."""
+    """Tell which variants ran and learned something in both orders."""
     left = table[[f"{order}_left" for order in ORDERS]].max(axis=1)
     return (table["state"] == "ran") & (left < LEARNED)
 
