@@ -8,11 +8,16 @@ from __future__ import annotations
 import pandas as pd
 
 from revlib import experiments
-from revlib.verdicts import findings, intervals
+from revlib.verdicts import findings
 from revlib.verdicts.overview import ORDERS
+from revlib.verdicts.stability import counted
 
 LEARNED = 0.9
 """A variant has learned something if less than this share of its first test loss is left."""
+
+_SIDES = {"above": "less backward", "below": "*more* backward", "alike": "as much"}
+_SIDES |= {"few": "too few seeds"}
+_HOW = {"trend": "about its trend", "change": "from step to step"}
 
 
 def choices() -> pd.DataFrame:
@@ -31,28 +36,34 @@ def choices() -> pd.DataFrame:
 
 
 def verdicts(table: pd.DataFrame) -> pd.Series:
-    """Return of each variant whether the test loss varies less backward, in a word."""
-    few = table["seeds"] < intervals.FEWEST
-    found = pd.Series("undecided", index=table.index)
-    found[(table["low"] > 1) & ~few] = "less backward"
-    found[(table["high"] < 1) & ~few] = "*more* backward"
-    found[few] = "too few seeds"
+    """Return of each row whether the test loss varies less backward, in a word or two."""
+    found = table["side"].map(_SIDES).fillna("undecided")
     return found.where(table["state"] == "ran", table["state"])
 
 
 def learned(table: pd.DataFrame) -> pd.Series:
-    """Tell which variants ran and learned something in both orders."""
+    """Tell of which rows the variant learned something in both orders, and did not diverge."""
     left = table[[f"{order}_left" for order in ORDERS]].max(axis=1)
-    return (table["state"] == "ran") & (left < LEARNED)
+    return table["state"].isin(["ran", "not recorded"]) & (left < LEARNED)
 
 
-def _counted(found: pd.Series) -> str:
-    numbers = found.value_counts()
-    return ", ".join(f"{word} on {number}" for word, number in numbers.items()) or "none"
+def _variants(table: pd.DataFrame) -> pd.DataFrame:
+    """Return one row for each variant and quantity."""
+    return table[table["statistic"] == "trend"]
+
+
+def _counted(table: pd.DataFrame) -> str:
+    words = []
+    for statistic, how in _HOW.items():
+        numbers = verdicts(table[table["statistic"] == statistic]).value_counts()
+        found = ", ".join(f"{word} on {number}" for word, number in numbers.items())
+        words.append(f"{how} {found or 'none'}")
+    return "; ".join(words)
 
 
 def diverged(table: pd.DataFrame) -> str:
     """Return how many runs of each order diverged."""
+    table = _variants(table)
     one, other = (f"{table[f'{order}_diverged'].sum():.0f} {order}" for order in ORDERS)
     return f"of {table['run'].sum():.0f} runs of each order, {one} and {other} diverged"
 
@@ -60,11 +71,11 @@ def diverged(table: pd.DataFrame) -> str:
 def finding(table: pd.DataFrame) -> str:
     """Return in a sentence on how many variants the test loss varies less backward."""
     done = table[table["state"] != "not yet run"]
-    chosen = learned(done)
+    chosen = done[learned(done)]
     words = (
-        f"does the test loss vary less backward? Of {len(done)} variants of initialisation and "
-        f"input scaling: {_counted(verdicts(done))}; of the {chosen.sum()} that learned something: "
-        f"{_counted(verdicts(done)[chosen])}"
+        f"does the test loss vary less backward? Of "
+        f"{counted(len(_variants(done)), 'variant')} of initialisation and input scaling: {_counted(done)}; of the {len(_variants(chosen))} that "
+        f"learned something: {_counted(chosen)}"
     )
     return findings.sentence([words, diverged(done)])
 
@@ -74,34 +85,41 @@ def lines(table: pd.DataFrame) -> str:
     done = table[table["state"] != "not yet run"]
     words = {}
     for name, own in done.groupby("experiment"):
-        found, chosen = verdicts(own), learned(own)
+        chosen = own[learned(own)]
         words[name.replace("-", " ").capitalize()] = (
-            f"of {len(own)} variants: {_counted(found)}; of the "
-            f"{chosen.sum()} that learned something: {_counted(found[chosen])}."
+            f"of {counted(len(_variants(own)), 'variant')}: {_counted(own)}; of the {len(_variants(chosen))} "
+            f"that learned something: {_counted(chosen)}."
         )
     words["Diverged"] = f"{diverged(done)}."
     if len(done) < len(table):
-        words["Not yet run"] = f"{len(table) - len(done)} of {len(table)} variants."
+        missing = len(_variants(table)) - len(_variants(done))
+        words["Not yet run"] = f"{missing} of {counted(len(_variants(table)), 'variant')}."
     return findings.listed(words)
 
 
 def shown(table: pd.DataFrame) -> pd.DataFrame:
     """Return what became of the variants as shown to the reader."""
-    run = table["run"].map("of {:.0f}".format)
-    counts = ("forward_diverged", "backward_diverged", "calmer")
-    gone, gone_backward, above = (table[each].map("{:.0f} ".format) + run for each in counts)
-    ends = table["low"].map(" ({:.2g} to ".format) + table["high"].map("{:.2g})".format)
-    ratio = table["ratio"].map("{:.2g}".format) + ends.where(table["low"].notna(), "")
+    trend = _variants(table).reset_index(drop=True)
+    change = table[table["statistic"] == "change"].reset_index(drop=True)
+    run = trend["run"].map("of {:.0f}".format)
+    gone, gone_backward = (
+        trend[f"{order}_diverged"].map("{:.0f} ".format) + run for order in ORDERS
+    )
     columns = {
-        "experiment": table["experiment"],
-        "variant": table["variant"] + table["default"].map({True: " (default)", False: ""}),
-        "evaluated as": table["quantity"].str.replace("_", " "),
-        "state": table["state"],
-        "loss left, forward": table["forward_left"].map("{:.2g}".format),
-        "backward": table["backward_left"].map("{:.2g}".format),
+        "experiment": trend["experiment"],
+        "variant": trend["variant"] + trend["default"].map({True: " (default)", False: ""}),
+        "evaluated as": trend["quantity"].str.replace("_", " "),
+        "loss left, forward": trend["forward_left"].map("{:.2g}".format),
+        "backward": trend["backward_left"].map("{:.2g}".format),
         "diverged, forward": gone,
         "backward, diverged": gone_backward,
-        "ratio": ratio.where(table["state"] == "ran", "–"),
-        "above 1 on seeds": above,
+        "ratio about a trend": _ratio(trend),
+        "step to step": _ratio(change),
     }
     return pd.DataFrame(columns).replace(r"^nan.*", "–", regex=True)
+
+
+def _ratio(table: pd.DataFrame) -> pd.Series:
+    ends = table["low"].map(" ({:.2g} to ".format) + table["high"].map("{:.2g})".format)
+    ratio = table["ratio"].map("{:.2g}".format) + ends.where(table["low"].notna(), "")
+    return ratio.where(table["state"] == "ran", table["state"])
