@@ -246,15 +246,21 @@ def sentence() -> str:
     if found.preset != "paper":
         return f"Not yet run: `revlib run {name}`."
     table = summary(found.table, found.size.parameters)
-    back, average, decay = (table.loc[name] for name in ("backward", "EMA", "linear decay"))
-    words = stability.rounded
+    moves = per_seed(found.table, found.size.parameters).pivot(
+        index="seed", columns="training", values="moves"
+    )
+    names = {
+        "EMA": "an exponential moving average of the iterates",
+        "linear decay": "linear decay of the learning rate",
+        "backward": "backward training",
+    }
+    ends = [
+        f"{words} moves {findings.times_less(moves['forward'] / moves[name])} and ends with a test "
+        f"loss of {table.loc[name, 'loss']:.2f}"
+        for name, words in names.items()
+    ]
     return (
-        "If you want a smooth curve for less: at the cost of one forward run, an exponential "
-        f"moving average of the iterates moves {words(average['calmer'])} times less than forward "
-        f"training in the last steps and ends with a test loss of {average['loss']:.2f}, linear "
-        f"decay of the learning rate {words(decay['calmer'])} times less, with "
-        f"{decay['loss']:.2f}; backward training moves {words(back['calmer'])} times less"
-        f"{stability.interval(back['low'], back['high'])} and ends with {back['loss']:.2f}, and "
-        f"its whole path costs {words(back['path'])} forward runs (MLP on Fashion-MNIST, "
-        f"{stability.counted(found.table['seed'].nunique(), 'seed')})."
+        "If you want a smooth curve for less: in the last steps, against forward training, "
+        f"{'; '.join(ends)}. The first two cost one forward run; the whole backward path costs "
+        f"{stability.rounded(table.loc['backward', 'path'])} forward runs (MLP on Fashion-MNIST)."
     )

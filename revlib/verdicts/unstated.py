@@ -52,6 +52,10 @@ def _variants(table: pd.DataFrame) -> pd.DataFrame:
     return table[table["statistic"] == "trend"]
 
 
+def _number(table: pd.DataFrame) -> str:
+    return counted(len(_variants(table)), "variant")
+
+
 def _counted(table: pd.DataFrame) -> str:
     words = []
     for statistic, how in _HOW.items():
@@ -73,9 +77,9 @@ def finding(table: pd.DataFrame) -> str:
     done = table[table["state"] != "not yet run"]
     chosen = done[learned(done)]
     words = (
-        f"does the test loss vary less backward? Of "
-        f"{counted(len(_variants(done)), 'variant')} of initialisation and input scaling: {_counted(done)}; of the {len(_variants(chosen))} that "
-        f"learned something: {_counted(chosen)}"
+        f"does the test loss vary less backward? Of {_number(done)} of initialisation and input "
+        f"scaling: {_counted(done)}; of the {len(_variants(chosen))} that learned something: "
+        f"{_counted(chosen)}"
     )
     return findings.sentence([words, diverged(done)])
 
@@ -87,13 +91,13 @@ def lines(table: pd.DataFrame) -> str:
     for name, own in done.groupby("experiment"):
         chosen = own[learned(own)]
         words[name.replace("-", " ").capitalize()] = (
-            f"of {counted(len(_variants(own)), 'variant')}: {_counted(own)}; of the {len(_variants(chosen))} "
-            f"that learned something: {_counted(chosen)}."
+            f"of {_number(own)}: {_counted(own)}; of the {len(_variants(chosen))} that learned "
+            f"something: {_counted(chosen)}."
         )
     words["Diverged"] = f"{diverged(done)}."
     if len(done) < len(table):
         missing = len(_variants(table)) - len(_variants(done))
-        words["Not yet run"] = f"{missing} of {counted(len(_variants(table)), 'variant')}."
+        words["Not yet run"] = f"{missing} of {_number(table)}."
     return findings.listed(words)
 
 
