@@ -260,7 +260,7 @@ def sentence() -> str:
         for name, words in names.items()
     ]
     return (
-        "If you want a smooth curve for less: from step to step at the end, against forward training, "
-        f"{'; '.join(ends)}. The first two cost one forward run; the whole backward path costs "
+        "If you want a smooth curve for less: from step to step at the end, against forward "
+        f"training, {'; '.join(ends)}. The first two cost one forward run; the whole backward path costs "
         f"{stability.rounded(table.loc['backward', 'path'])} forward runs (MLP on Fashion-MNIST)."
     )
