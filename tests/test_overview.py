@@ -438,9 +438,9 @@ def made_up_endings(calmest):
     [
         (
             "backward",
-            r"training loss varies [78]\.\d times less about its trend backward than forward",
+            r"Backward, the training loss varies [78]\.\d times less about its trend than forward",
         ),
-        ("forward", r"training loss varies [78]\.\d times \*more\* about its trend backward than"),
+        ("forward", r"Backward, the training loss varies [78]\.\d times \*more\* about its trend"),
     ],
 )
 def test_the_book_opens_with_what_the_results_say(monkeypatch, calmest, words):

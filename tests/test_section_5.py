@@ -465,9 +465,9 @@ def test_sentences_tell_the_numbers_of_the_stored_results(stored):
     )
     stored({"windows-figure-4": calm, "reset-figure-4": reset, "ranking-figure-4": wrong})
     first, second, third = verdicts.sentences().splitlines()
-    assert "windows of 50 steps: the test loss changes 4 times less from step to step" in first
+    assert "windows of 50 steps: with `windowed(50)`, the test loss changes 4 times less from step" in first
     assert "; 3 seeds), at 3.5 times the cost" in first  # steps 1202 to 1205: 2, 3, 4, 5
-    assert "it varies 4 times less about its trend over several windows with `window" in first
+    assert "the test loss varies 4 times less about its trend over several windows than forward" in first
     assert "do not look for it in the order" in second
     assert "1.5 times the test loss" in second
     assert "at 2.5 times the cost (MLP learning x²; lower on 1 of 2 seeds)" in second
@@ -493,7 +493,7 @@ def test_the_advice_gives_both_tasks_where_both_are_stored(stored):
     reset = end("kept_loss", {"forward": [2, 2], "reset when better": [3, 1.5]}, cost=cost)
     stored({"windows-figure-7": calm, "reset-figure-7": reset})
     first, second, third = verdicts.sentences().splitlines()
-    assert "On Fashion-MNIST, the test loss changes 2 times less from step to step with " in first
+    assert "On Fashion-MNIST, with `windowed(2)`, the test loss changes 2 times less from step" in first
     assert second.endswith(" On Fashion-MNIST it is 1.12 times, lower on 1 of 2 seeds.")
     assert "On cos 10x" not in third
 

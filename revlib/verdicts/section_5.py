@@ -102,7 +102,7 @@ def windows_lines(measured: Mapping[str, pd.DataFrame]) -> str:
         pair = ("forward", longest["order"].iloc[0])
         for what, how in (
             ("calm", "from step to step"),
-            ("steady", "about a trend over several windows"),
+            ("steady", "about its trend over several windows"),
         ):
             clause = findings.less("the test loss", "varies", how, longest[what], pair)
             power = findings.power(slopes(each, what))
