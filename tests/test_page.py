@@ -48,9 +48,13 @@ def both(monkeypatch):
 
 
 def lines(axes, order):
-    """Return what is drawn of an order: the values of each line with its name, ascending."""
+    """Return what is drawn of an order: the values of each line with its name, ascending.
+
+    What is not a number leaves a gap between steps that are not next to each other.
+    """
     drawn = [line.get_ydata() for line in axes.lines if line.get_label() == order]
-    return sorted(np.concatenate(drawn).tolist())
+    values = np.concatenate(drawn)
+    return sorted(values[~np.isnan(values)].tolist())
 
 
 def about_trend(table, quantity):

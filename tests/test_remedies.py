@@ -197,11 +197,19 @@ def test_the_figure_of_the_costs():
     seeds = remedies.per_seed(table(SWA=[(1, np.inf), (1, 2)]), TINY).assign(task="A")
     assert list(dict.fromkeys(seeds["training"])) == [t.name for t in studies.trainings(TINY)]
     figure = figures.costs(seeds, {"moves": "fluctuation", "loss": "loss"})
-    labels = [line.get_label() for line in figure.axes[0].lines]
-    assert "backward" in labels
-    assert "SWA" not in labels
-    (marker,) = (line for line in figure.axes[1].lines if line.get_label() == "backward")
-    assert marker.get_ydata()[0] == pytest.approx(math.sqrt(6 * 7))
+    names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    moves, losses = (
+        {
+            names[round(y)]: x
+            for line in ax.lines
+            if line.get_label() == "A"
+            for x, y in line.get_xydata()
+        }
+        for ax in figure.axes[:2]
+    )
+    assert set(names) - set(moves) == {"SWA"}
+    forward = np.exp(np.log(seeds[seeds["training"] == "forward"]["loss"]).mean())
+    assert losses["backward"] == pytest.approx(math.sqrt(6 * 7) / forward)
     plt.close(figure)
 
 

@@ -465,9 +465,12 @@ def test_sentences_tell_the_numbers_of_the_stored_results(stored):
     )
     stored({"windows-figure-4": calm, "reset-figure-4": reset, "ranking-figure-4": wrong})
     first, second, third = verdicts.sentences().splitlines()
-    assert "windows of 50 steps: with `windowed(50)`, the test loss changes 4 times less from step" in first
+    assert (
+        "windows of 50 steps: with `windowed(50)`, the test loss changes 4 times less from step"
+        in first
+    )
     assert "; 3 seeds), at 3.5 times the cost" in first  # steps 1202 to 1205: 2, 3, 4, 5
-    assert "the test loss varies 4 times less about its trend over several windows than forward" in first
+    assert "it varies 4 times less about its trend over several windows than forward" in first
     assert "do not look for it in the order" in second
     assert "1.5 times the test loss" in second
     assert "at 2.5 times the cost (MLP learning x²; lower on 1 of 2 seeds)" in second
@@ -493,7 +496,10 @@ def test_the_advice_gives_both_tasks_where_both_are_stored(stored):
     reset = end("kept_loss", {"forward": [2, 2], "reset when better": [3, 1.5]}, cost=cost)
     stored({"windows-figure-7": calm, "reset-figure-7": reset})
     first, second, third = verdicts.sentences().splitlines()
-    assert "On Fashion-MNIST, with `windowed(2)`, the test loss changes 2 times less from step" in first
+    assert (
+        "On Fashion-MNIST, with `windowed(2)`, the test loss changes 2 times less from step"
+        in first
+    )
     assert second.endswith(" On Fashion-MNIST it is 1.12 times, lower on 1 of 2 seeds.")
     assert "On cos 10x" not in third
 
@@ -522,7 +528,9 @@ def test_the_longest_window_is_reported_whichever_way_it_falls():
     assert lines[0].startswith(
         "- x²: with `windowed(20)`, the test loss varies 10 times less from step to step than"
     )
-    assert "times *more* over several windows" in verdicts.windows_lines(one_task(-1.0))
+    assert "times *more* about its trend over several windows" in verdicts.windows_lines(
+        one_task(-1.0)
+    )
     assert "too few seeds to say" in verdicts.windows_lines(one_task(seeds=2))
 
 
