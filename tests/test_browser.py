@@ -54,7 +54,7 @@ PRUNE = """() => {
 CUT_OFF = """() => [...document.querySelectorAll(".bd-article *")]
     .filter((element) => element.clientWidth && element.scrollWidth > element.clientWidth + 1)
     .filter((element) => ["auto", "scroll", "hidden"].includes(
-        getComputedStyle(element).overflowX) && !element.closest("span.math"))
+        getComputedStyle(element).overflowX) && !element.closest("span.math, mjx-assistive-mml"))
     .map((element) => element.outerHTML.slice(0, 200))"""
 
 # The elements that stick out of the window to the right, and out of everything that scrolls.
