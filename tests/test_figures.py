@@ -72,6 +72,7 @@ def render(figure):
             assert in_grid or contrast(part.get_color(), "white") >= least, part
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", bbox_inches="tight")
+    assert plt.imread(io.BytesIO(buffer.getvalue())).shape[1] <= 6.6 * 200, "nothing sticks out"
     return buffer.getvalue()
 
 
@@ -131,7 +132,7 @@ def test_the_path_that_moves_less_lies_on_top(rough):
     assert max(lines(ax).items(), key=lambda each: each[1].get_zorder())[0] != rough
 
 
-@pytest.mark.parametrize(("end", "scale"), [(0.05, "log"), (0.5, "linear"), (0.0, "linear")])
+@pytest.mark.parametrize(("end", "scale"), [(0.02, "log"), (0.05, "linear"), (0.0, "linear")])
 def test_a_loss_that_falls_far_has_a_logarithmic_axis(end, scale):
     table = learning(seeds=(0, 1))
     table["test_loss"] = np.where(table["step"] == 100, end, 1.0)
@@ -380,6 +381,12 @@ def test_the_parts_of_a_group_lie_beside_each_other():
         to_rgb(late.get_color()),
     ]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["early", "late"]
+
+
+def test_long_words_of_a_legend_stand_below_each_other():
+    table = ratios()
+    table["window"] += " of the run, about a smooth trend"
+    render(figures.intervals(table, "quantity", "times calmer", group="window"))
 
 
 def test_an_interval_without_bounds_does_not_flatten_the_others():

@@ -40,7 +40,7 @@ _MARKED = 30
 """Curves of at most this many recorded steps show each of them by a marker."""
 
 
-_DECADE = 10
+_FAR = 30
 """A loss that falls by more than this factor is drawn on a logarithmic axis."""
 
 
@@ -140,7 +140,7 @@ def curves(table: pd.DataFrame, columns: Sequence[str] | None = None) -> Figure:
                     _curve(ax, path, column, order, style, ax is large)
         if not table["finite"].all():
             large.set_ylim(_limits(table, column))
-        elif column.endswith("loss") and 0 < _DECADE * table[column].min() < table[column].max():
+        elif column.endswith("loss") and 0 < _FAR * table[column].min() < table[column].max():
             _logarithmic(large.yaxis)
     _legend(figure, _handles(figure.axes) | _handles(figure.axes[:1]))
     return figure
@@ -1081,5 +1081,7 @@ def _handles(axes: Iterable[Axes]) -> dict[str, Artist]:
 def _legend(
     figure: Figure, handles: Mapping[str, Artist | tuple[Artist, ...]], columns: int = 3
 ) -> None:
-    """Put one legend above the whole figure."""
-    figure.legend(handles.values(), handles, loc="outside upper center", ncols=columns)
+    """Put one legend above the whole figure, in fewer columns where its words are long."""
+    fitting = max(1, 66 // (6 + max(map(len, handles), default=0)))
+    place = "outside upper center"
+    figure.legend(handles.values(), handles, loc=place, ncols=min(columns, fitting))
