@@ -150,7 +150,10 @@ def _at_rest(claim: claims.Claim) -> str:
     if times is None:
         return "? not yet run"
     mark = {True: "✓", False: "✗", None: "?"}[findings.rests(times)]
-    return f"{mark} at step {step:,}: {findings.rounded(times.mean)} {times.interval()}"
+    decides = times.seeds >= intervals.FEWEST
+    ends = f" ({findings.rounded(times.low)} to {findings.rounded(times.high)})" if decides else ""
+    found = f"{findings.rounded(times.mean)}{ends}, {counted(times.seeds, 'seed')}"
+    return f"{mark} at step {step:,}: {found}"
 
 
 def _cells(rows: list[Verdict], chosen: Callable[[claims.Claim], bool]) -> str:
