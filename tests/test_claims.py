@@ -338,8 +338,8 @@ def test_the_band_of_a_ratio_is_the_books(project):
         ({"windows": [[9, 15]]}, "over steps 9 to 15, where tiny must record a step of all its"),
         (
             {"criterion": "calmer"},
-            "is judged over steps 24 to 32, where tiny must record at least 10 steps of all its "
-            "orders: calmer needs that",
+            "is judged over steps 24 to 32, where tiny must record at least 10 steps, with no gap "
+            "of more than a quarter of the range, of all its orders: calmer needs that",
         ),
         ({"criterion": "calmer_step_by_step"}, "must record two neighbouring steps of all its"),
         ({"windows": [[8, 16, 24]]}, r"has the range \[8, 16, 24\]; a range of steps is"),

@@ -13,18 +13,19 @@ from tiny import MOTION, TINY
 from revlib import experiments, figures, runs
 from revlib.experiments import figures_2_to_11
 from revlib.runs.engine import Plan
-from revlib.verdicts import front_page, overview, pilot
+from revlib.verdicts import front_page, overview, pilot, stability
+from revlib.verdicts.overview import ORDERS
 
-WINDOWS = ((4, 3), (10, 3))
-STEPS = (0, 4, 5, 6, 10, 11, 12)
+STEPS = (0, *range(20, 41))
+HALF = (20, 40)
 
 
 @pytest.fixture
 def small(monkeypatch, tmp_path):
-    """An experiment in two orders with two windows, motion and a variant, and an empty store."""
+    """An experiment in two orders with motion and two variants, and an empty store."""
     sizes = {
         name: dataclasses.replace(
-            size, cases=overview.ORDERS, steps=12, every=12, bursts=WINDOWS, at=()
+            size, cases=overview.ORDERS, steps=40, every=20, bursts=((20, 21),), at=()
         )
         for name, size in TINY.sizes.items()
     }
@@ -32,7 +33,7 @@ def small(monkeypatch, tmp_path):
         TINY, name="small", sizes=sizes, variants=({"init": "glorot"}, {"init": "lecun"})
     )
     moving = {
-        name: dataclasses.replace(size, bursts=(), at=(6, 12)) for name, size in sizes.items()
+        name: dataclasses.replace(size, bursts=(), at=(6, 40)) for name, size in sizes.items()
     }
     motion = dataclasses.replace(small, name="motion-small", sizes=moving, method=MOTION.method)
     for study in (small, motion):
@@ -65,42 +66,52 @@ def moves(rows, **changes):
     write(plan, [dict(zip(names, row, strict=True)) | more for row in rows])
 
 
-def swing(size, level=1.0):
-    """A path that starts at 8 and swings in both windows, with the spread `size` in the last."""
-    return [8, *(level + 9 * size * s for s in (-1, 0, 1)), *(level + size * s for s in (-1, 0, 1))]
+def swing(size, level=1.0, points=21):
+    """A path that starts at 8 and swings over the second half, so much from step to step."""
+    return [8, *(level + size / 2 * (-1) ** n for n in range(points))]
+
+
+def about_trend(table, quantity="test_loss"):
+    """By another way, the spread about a quadratic over the second half: by seed and order."""
+    inside = table[table["step"].between(*HALF)].sort_values("step")
+
+    def rest(path):
+        fit = np.polynomial.Polynomial.fit(path["step"], path[quantity], 2)
+        return np.sqrt(((path[quantity] - fit(path["step"])) ** 2).sum() / (len(path) - 3))
+
+    return inside.groupby(["seed", "order"])[["step", quantity]].apply(rest).unstack("order")
 
 
 def test_contraction_is_the_ratio_of_what_was_computed(small):
     found = overview.contraction("small", "sample").set_index("seed")
     table, motion = runs.compute("small", "sample"), runs.compute("motion-small", "sample")
     assert list(found.index) == [0, 1]
+    spread = about_trend(table)
     for seed, row in found.iterrows():
-        at = motion[(motion["seed"] == seed) & (motion["step"] == 12)].set_index("order")
-        path = table[(table["seed"] == seed) & table["step"].between(10, 12)]
-        spread = path.groupby("order")["test_loss"].std()
+        at = motion[(motion["seed"] == seed) & (motion["step"] == 40)].set_index("order")
         assert row["contraction_rate"] == at["contraction_rate"]["backward"]
         assert row["tangent_contraction_rate"] == at["tangent_contraction_rate"]["backward"]
         assert row["stretch"] == at["moved"]["backward"] / at["step_length"]["backward"]
         for name in ("moved", "predictions_moved"):
             assert row[name] == at[name]["backward"] / at[name]["forward"]
-        assert row["calm"] == pytest.approx(spread["forward"] / spread["backward"])
+        assert row["calm"] == pytest.approx(spread["forward"][seed] / spread["backward"][seed])
 
 
 def test_contraction_rests_on_what_is_stored_in_full(small):
     assert overview.contraction("small").empty
     whole = {(s, o): swing(6.0 if o == "forward" else 2.0) for s in (0, 1) for o in overview.ORDERS}
-    partial = {(2, o): swing(1.0)[:5] for o in overview.ORDERS}
+    partial = {(2, o): swing(1.0, points=11) for o in overview.ORDERS}
     store(whole)
-    store(partial, STEPS[:5])
+    store(partial, STEPS[:12])
     assert overview.contraction("small").empty  # no motion yet
     moves([(0, "forward", 6, 1.0, 1.0), (0, "backward", 6, 3.0, 1.0)])
-    moves([(0, "forward", 12, 1.0, 4.0), (0, "backward", 12, 5.0, 1.0), (1, "backward", 12, 1, 1)])
-    moves([(2, "forward", 12, 1.0, 1.0), (2, "backward", 12, 1.0, 1.0)])
+    moves([(0, "forward", 40, 1.0, 4.0), (0, "backward", 40, 5.0, 1.0), (1, "backward", 40, 1, 1)])
+    moves([(2, "forward", 40, 1.0, 1.0), (2, "backward", 40, 1.0, 1.0)])
     [row] = overview.contraction("small").to_dict("records")
     assert row == {
         "experiment": "small",
-        "seed": 0,  # 1 has no forward motion, 2 no whole window
-        "step": 12,
+        "seed": 0,  # 1 has no forward motion, 2 ends in the middle of the range
+        "step": 40,
         "contraction_rate": -0.5,
         "tangent_contraction_rate": 0.25,
         "stretch": 2.5,
@@ -117,7 +128,7 @@ def test_what_is_missing_is_named_and_never_passed_off(small):
         "Preset sample: computed just now of small. This stands in for the preset"
     )
     store({(0, o): swing(1.0) for o in overview.ORDERS})
-    moves([(0, o, 12, 1.0, 1.0) for o in overview.ORDERS])
+    moves([(0, o, 40, 1.0, 1.0) for o in overview.ORDERS])
     table, note = overview.contractions("paper")
     assert list(table["calm"]) == [pytest.approx(1.0)]
     assert note == (
@@ -126,36 +137,65 @@ def test_what_is_missing_is_named_and_never_passed_off(small):
     )
 
 
+def records(table, statistic="trend"):
+    return table[table["statistic"] == statistic].to_dict("records")
+
+
 def test_variants_by_hand(small):
-    diverging = [8, 1, 1, 1, np.inf, np.nan, np.nan]
+    diverging = [8, *[1] * 10, np.inf, *[np.nan] * 10]
     store({(s, o): swing(4.0 if o == "forward" else 1.0) for s in (0, 1) for o in overview.ORDERS})
     store({(0, "forward"): diverging, (0, "backward"): swing(1.0)}, init="lecun")
     table = overview.sensitivity("small")
-    assert table["variant"].tolist() == ["glorot", "he", "lecun"]
-    assert table["default"].tolist() == [False, True, False]
-    assert table["state"].tolist() == ["not yet run", "ran", "diverged"]
-    glorot, he, lecun = table.to_dict("records")
+    glorot, he, lecun = records(table)
+    assert [row["variant"] for row in (glorot, he, lecun)] == ["glorot", "he", "lecun"]
+    assert [row["default"] for row in (glorot, he, lecun)] == [False, True, False]
+    assert [row["state"] for row in (glorot, he, lecun)] == ["not yet run", "ran", "diverged"]
     assert he["ratio"] == pytest.approx(4)
-    assert (he["calmer"], he["seeds"], he["run"]) == (2, 2, 2)
-    assert (he["forward_left"], he["backward_left"]) == pytest.approx((5 / 8, 2 / 8))
+    assert (he["calmer"], he["seeds"], he["run"], he["side"]) == (2, 2, 2, "few")
+    assert (he["forward_left"], he["backward_left"]) == pytest.approx((3 / 8, 1.5 / 8))
     assert (lecun["forward_diverged"], lecun["backward_diverged"]) == (1, 0)
+    assert lecun["calmer"] == lecun["seeds"] == 1  # a seed that diverged counts
     assert np.isnan(lecun["forward_left"])
-    assert lecun["backward_left"] == pytest.approx(2 / 8)
+    assert lecun["backward_left"] == pytest.approx(1.5 / 8)
     assert np.isnan(glorot["ratio"])
+    assert [row["ratio"] for row in records(table, "change")][1] == pytest.approx(4)
+
+
+def test_a_variant_is_judged_as_the_claims_are(small):
+    sizes = {0: 4.0, 1: 5.0, 2: 4.5}
+    store({(s, o): swing(sizes[s] if o == "forward" else 1.0) for s in sizes for o in ORDERS})
+    store({(s, o): swing(1.0 + 0.01 * s) for s in sizes for o in ORDERS}, init="lecun")
+    _, he, lecun = records(overview.sensitivity("small"))
+    assert (he["side"], lecun["side"]) == ("above", "open")
+    assert he["low"] > 1
+    ratios = pd.Series(sizes)
+    assert (he["ratio"], he["low"], he["high"]) == pytest.approx(stability.geometric_mean(ratios))
+
+
+def test_neighbours_alone_tell_nothing_of_the_long_range(small):
+    burst = {
+        (s, o): swing(2.0 if o == "forward" else 1.0, points=8) for s in (0, 1) for o in ORDERS
+    }
+    store(burst, STEPS[:9])
+    [_, trend, _] = records(overview.sensitivity("small"))
+    [_, change, _] = records(overview.sensitivity("small"), "change")
+    assert trend["state"] == "not recorded"
+    assert np.isnan(trend["ratio"])
+    assert (change["state"], change["ratio"]) == ("ran", pytest.approx(2))
 
 
 def test_a_network_that_stands_still_has_not_diverged(small):
-    store({(0, o): [1] * 7 for o in overview.ORDERS})
-    assert overview.sensitivity("small", variants=[{}])["state"].tolist() == ["stood still"]
+    store({(0, o): [1] * 22 for o in overview.ORDERS})
+    states = overview.sensitivity("small", variants=[{}])["state"]
+    assert states.tolist() == ["stood still"] * 2
 
 
 def test_only_asked_variants_are_computed_at_the_sample(small):
-    [row] = overview.sensitivity("small", "sample", [{"init": "lecun"}]).to_dict("records")
-    table = runs.compute("small", "sample", init="lecun")
-    spread = table[table["step"].between(10, 12)].groupby(["order", "seed"])["test_loss"].std()
+    [row] = records(overview.sensitivity("small", "sample", [{"init": "lecun"}]))
+    spread = about_trend(runs.compute("small", "sample", init="lecun"))
     by_hand = np.exp(np.log(spread["forward"] / spread["backward"]).mean())
     assert row["ratio"] == pytest.approx(by_hand, rel=1e-4)
-    assert (row["variant"], row["state"], row["window"]) == ("lecun", "ran", "steps 10 to 12")
+    assert (row["variant"], row["state"]) == ("lecun", "ran")
 
 
 @pytest.mark.parametrize("experiment", figures_2_to_11.STUDIES, ids=lambda e: e.name)
@@ -184,10 +224,11 @@ def test_without_results_nothing_is_confirmed(small):
     assert set(verdicts().values()) == {"not yet run"}
 
 
-def windows_of(name):
-    """The recorded steps of an experiment's last window at preset paper, after the start."""
-    first, last = experiments.get(name).size("paper").windows[-1]
-    return [0, *range(first, last + 1)]
+def late_steps(name):
+    """A step 0, and steps all over the second half of an experiment's run at preset paper."""
+    first, last = overview.second_half(name, "paper")
+    spaced = np.linspace(first, last, 13).astype(int)
+    return [0, *sorted({int(n + more) for n in spaced for more in (0, 1) if n + more <= last})]
 
 
 def of(name, forward, backward, seeds=(0, 1, 2), **changes):
@@ -195,7 +236,7 @@ def of(name, forward, backward, seeds=(0, 1, 2), **changes):
 
     The seeds differ a little.
     """
-    steps = windows_of(name)
+    steps = late_steps(name)
     turns = np.array([(-1) ** n for n in steps[1:]])
     paths = {
         (seed, order): [8.0, *(level + spread * (1 + seed * differ) * turns)]
@@ -246,7 +287,7 @@ def test_findings_are_confirmed_or_refuted_by_the_numbers(small):
     ],
 )
 def test_a_finding_is_undecided_where_the_seeds_leave_it_open(small, ratios, verdict):
-    steps = windows_of("figure-2")
+    steps = late_steps("figure-2")
     turns = np.array([(-1) ** n for n in steps[1:]])
     paths = {}
     for seed, ratio in enumerate(ratios):
@@ -300,8 +341,9 @@ def test_variants_have_a_line_each_and_words_where_there_is_no_ratio(small):
     assert [label.get_text() for label in labels] == ["glorot", "he", "lecun"]
     assert [label.get_fontweight() for label in labels] == ["normal", "bold", "normal"]
     assert texts(ax) == ["not yet run", "not yet run"]
-    ratios = [line.get_xdata() for line in ax.lines if line.get_marker() == "o"]
-    assert np.nanmax(ratios) == pytest.approx(4)
+    for marker in "os":
+        ratios = [line.get_xdata() for line in ax.lines if line.get_marker() == marker]
+        assert np.nanmax(ratios) == pytest.approx(4)
     plt.close(figure)
 
 
@@ -318,6 +360,7 @@ def test_both_ways_to_evaluate_have_markers_of_their_own():
             "variant": ["batch", "batch", "group"],
             "default": [True, True, False],
             "quantity": ["test_loss", "test_loss_by_batch", "test_loss"],
+            "statistic": ["trend", "trend", "trend"],
             "state": "ran",
             "ratio": [0.5, 2.0, 3.0],
             "low": [0.4, 1.0, np.nan],
@@ -329,7 +372,8 @@ def test_both_ways_to_evaluate_have_markers_of_their_own():
     assert drawn["o"] == [0.5, 3.0]
     assert drawn["s"] == [2.0]
     [legend] = figure.legends
-    assert [text.get_text() for text in legend.get_texts()] == ["test loss", "test loss by batch"]
+    told = [text.get_text() for text in legend.get_texts()]
+    assert told == ["test loss, about a trend", "test loss by batch, about a trend"]
     plt.close(figure)
 
 

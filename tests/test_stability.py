@@ -7,6 +7,7 @@ import pytest
 from revlib.verdicts.stability import (
     about_trend,
     compare,
+    covered,
     divergence,
     fluctuation,
     geometric_mean,
@@ -221,3 +222,18 @@ def test_the_geometric_mean_and_its_interval_by_hand():
     assert (low, high) == pytest.approx((4 / 2**12.7062, 4 * 2**12.7062), rel=1e-3)
     assert np.isnan(geometric_mean(pd.Series([3.0]))[1:]).all()
     assert np.isnan(geometric_mean(pd.Series([], dtype=float))).all()
+
+
+@pytest.mark.parametrize(
+    ("steps", "enough"),
+    [
+        (range(0, 101, 10), True),
+        (range(0, 101, 12), False),  # too few
+        (range(51), False),  # nothing of the second half
+        ([*range(10), 30, 55, 80], True),
+        ([*range(10), 30, 56, 80], False),  # a gap of 26 of 100
+        ([*range(200, 300)], False),
+    ],
+)
+def test_a_long_range_needs_steps_all_over_it(steps, enough):
+    assert covered(steps, 0, 100) == enough

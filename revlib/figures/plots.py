@@ -791,8 +791,8 @@ def variants(table: pd.DataFrame, xlabel: str) -> Figure:
     ----------
     table : pandas.DataFrame
         As `revlib.verdicts.overview.sensitivity` returns it; several can be concatenated. Each
-        experiment has a panel and each variant a line in it, the default in bold. Where there is no
-        ratio, the state is written instead.
+        experiment has a panel and each variant a line in it, the default in bold, with a marker for
+        each quantity and statistic. Where a variant has no ratio, its state is written instead.
     xlabel : str
         What the ratios are of.
 
@@ -800,8 +800,10 @@ def variants(table: pd.DataFrame, xlabel: str) -> Figure:
     -------
     matplotlib.figure.Figure
     """
+    how = table["statistic"].map({"trend": ", about a trend", "change": ", step to step"})
+    table = table.assign(series=table["quantity"].str.replace("_", " ") + how)
     panels = {name: part for name, part in table.groupby("experiment", sort=False)}
-    quantities = list(dict.fromkeys(table["quantity"]))
+    series = list(dict.fromkeys(table["series"]))
     lines = {name: list(dict.fromkeys(part["variant"])) for name, part in panels.items()}
     figure, axes = plt.subplots(
         len(panels),
@@ -819,20 +821,22 @@ def variants(table: pd.DataFrame, xlabel: str) -> Figure:
             ax.get_yticklabels(), part.groupby("variant", sort=False)["default"].any(), strict=True
         ):
             label.set_fontweight("bold" if default else "normal")
-        for position, quantity in enumerate(quantities):
-            own = part[part["quantity"] == quantity]
+        for position, label in enumerate(series):
+            own = part[part["series"] == label]
             y = np.array([lines[name].index(variant) for variant in own["variant"]], float)
-            y += 0.36 * ((position + 0.5) / len(quantities) - 0.5)
+            y += 0.5 * ((position + 0.5) / len(series) - 0.5)
             color = f"C{position}"
             ax.hlines(y, own["low"], own["high"], color=color, linewidth=2)
-            ax.plot(own["ratio"], y, "os"[position], color=color, label=quantity.replace("_", " "))
-            place = ax.get_yaxis_transform()  # x in parts of the panel's width
-            for height, state in zip(y, own["state"].where(own["ratio"].isna()), strict=True):
-                if isinstance(state, str):
-                    ax.text(0.99, height, state, transform=place, ha="right", va="center")
+            ax.plot(own["ratio"], y, "os^D"[position], color=color, label=label)
+        place = ax.get_yaxis_transform()  # x in parts of the panel's width
+        for variant, own in part.groupby("variant"):
+            if not np.isfinite(own["ratio"].astype(float)).any():
+                state = ", ".join(dict.fromkeys(own["state"]))
+                height = lines[name].index(variant)
+                ax.text(0.99, height, state, transform=place, ha="right", va="center")
     axes.flat[-1].set_xlabel(xlabel)
     _around_one(axes.flat[-1], table["ratio"])
-    if len(quantities) > 1:
+    if len(series) > 1:
         _legend(figure, _handles(axes.flat))
     return figure
 

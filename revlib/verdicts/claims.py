@@ -205,7 +205,8 @@ def _claim(entry: Any, chapters: set[str], labels: set[str]) -> Claim:
         raise invalid(name, f"has {len(claim.windows)} ranges of steps; settles takes two")
     recorded = claim.needed()
     for first, last in claim.windows:
-        if not criterion.enough.holds([n for n in recorded if first <= n <= last]):
+        inside = [n for n in recorded if first <= n <= last]
+        if not criterion.enough.holds(inside, first, last):
             raise invalid(
                 name,
                 f"is judged over steps {first} to {last}, where {' and '.join(claim.experiment)} "

@@ -49,18 +49,22 @@ class Enough(NamedTuple):
     words
         What it must record.
     holds
-        Whether some recorded steps are enough.
+        Whether some recorded steps of it are enough; takes them, and its first and its last step.
     """
 
     words: str
-    holds: Callable[[list[int]], bool]
+    holds: Callable[[list[int], int, int], bool]
 
 
-_SOME = Enough("a step", bool)
-_TWO = Enough("two steps", lambda steps: len(steps) > 1)
-_MANY = Enough("at least 10 steps", lambda steps: len(steps) >= 10)
+_SOME = Enough("a step", lambda steps, *_: bool(steps))
+_TWO = Enough("two steps", lambda steps, *_: len(steps) > 1)
+_MANY = Enough(f"at least {stability.MANY} steps", lambda steps, *_: len(steps) >= stability.MANY)
+_ALL_OVER = Enough(
+    f"at least {stability.MANY} steps, with no gap of more than a quarter of the range,",
+    stability.covered,
+)
 _NEIGHBOURS = Enough(
-    "two neighbouring steps", lambda steps: any(b - a == 1 for a, b in pairwise(steps))
+    "two neighbouring steps", lambda steps, *_: any(b - a == 1 for a, b in pairwise(steps))
 )
 
 
@@ -296,7 +300,7 @@ CRITERIA = {
         "Spread about a smooth trend, {0} divided by {1}",
         _calmer_in("trend"),
         takes=(2, 2),
-        enough=_MANY,
+        enough=_ALL_OVER,
         beside="calmer_step_by_step",
     ),
     "calmer_step_by_step": Criterion(
@@ -374,7 +378,7 @@ CRITERIA = {
         "Distance of the levels of {0} and {1} divided by the sum of their spreads",
         _apart,
         takes=(2, 2),
-        enough=_MANY,
+        enough=_ALL_OVER,
     ),
     "rests_apart": Criterion(
         "On each seed the effect is the logarithm of the distance of the mean levels of the two "
@@ -383,7 +387,7 @@ CRITERIA = {
         "Distance of the levels of {0} and {1} divided by how far they still move",
         _rests_apart,
         takes=(2, 2),
-        enough=_MANY,
+        enough=_ALL_OVER,
     ),
     "crosses": Criterion(
         "On each seed and at each step of the range the first path is compared with the two others "
@@ -392,7 +396,7 @@ CRITERIA = {
         "How far {0} swings beyond {1} and {2}, in their distance",
         _crosses,
         takes=(3, 3),
-        enough=_MANY,
+        enough=_ALL_OVER,
         ratio=False,
     ),
     "nearer": Criterion(

@@ -17,9 +17,6 @@ from revlib.verdicts.claims import RATIO
 from revlib.verdicts.effects import CRITERIA, Asked
 from revlib.verdicts.stability import counted
 
-MANY = 10
-"""Recorded steps below which nothing is said of how a curve varies about its trend."""
-
 REST = 0.01
 """An iterate that moves by less than this share of a forward step is said to be nearly at rest."""
 
@@ -53,7 +50,9 @@ class Times:
         mean, low, high = stability.geometric_mean(factors)
         if not 0 < mean < np.inf:
             return cls(mean, low, high, len(factors), "none")
-        judged = intervals.judge({"": intervals.of_seeds(np.log(factors))}, np.log(RATIO)).verdict
+        with np.errstate(divide="ignore"):
+            effect = intervals.of_seeds(np.log(factors))
+        judged = intervals.judge({"": effect}, np.log(RATIO)).verdict
         sides = {"undecided": "open", "too few": "few", "reproduced": "above"}
         side = sides.get(judged) or ("below" if high < 1 else "alike")
         return cls(mean, low, high, len(factors), side)
@@ -147,11 +146,11 @@ def varies(
     """
     what = named(quantity)
     inside = table[table["order"].isin(orders) & table["step"].between(*steps)]
-    points = inside.groupby("order")["step"].nunique().reindex(orders, fill_value=0).min()
-    if points < MANY:
+    recorded = [set(inside.loc[inside["order"] == order, "step"]) for order in orders]
+    if not all(stability.covered(own, *steps) for own in recorded):
         return (
-            f"too few steps are recorded ({points} from {steps[0]:,} to {steps[1]:,}) to say how "
-            f"much the {what} varies about its trend"
+            f"too few steps are recorded ({min(map(len, recorded))} from {steps[0]:,} to "
+            f"{steps[1]:,}) to say how much the {what} varies about its trend"
         )
     found = stability.compare(table, quantity, *steps, "trend", orders)
     return less(f"the {what}", "varies", "about its trend", found.ratios, orders)

@@ -157,7 +157,7 @@ def _beside(claim: Claim, quantity: str, paths: pd.DataFrame) -> str:
     """Tell what another criterion sees in the same paths, if it can."""
     other = CRITERIA.get(claim.how.beside)
     steps = sorted(set(paths["step"]))
-    if other is None or not other.enough.holds(steps):
+    if other is None or not other.enough.holds(steps, steps[0], steps[-1]):
         return ""
     effects = {
         part: intervals.of_seeds(values)

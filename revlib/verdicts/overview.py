@@ -9,9 +9,14 @@ import numpy as np
 import pandas as pd
 
 from revlib import experiments, runs
-from revlib.verdicts import stability
+from revlib.verdicts import findings, stability
+from revlib.verdicts.effects import CRITERIA
 
 ORDERS = ("forward", "backward")
+
+STATISTICS = {"trend": "calmer", "change": "calmer_step_by_step"}
+"""The statistics of :mod:`revlib.verdicts.stability` that are compared, the primary one first, and
+the criterion of each."""
 
 SHOWN = {
     "paper": ("figure-2", *(f"figure-{n}" for n in range(4, 10))),
@@ -50,8 +55,8 @@ def contraction(name: str, preset: str = "paper") -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        One row for each seed of which the last step with motion, and the last window, are there
-        for both orders (the last that are there for any seed):
+        One row for each seed of which the motion at the last step, and enough of the second half of
+        the run, are there for both orders:
 
         - ``experiment``, ``seed``, ``step`` (at which motion was measured);
         - ``contraction_rate`` and ``tangent_contraction_rate``: rate along the backward chain
@@ -60,14 +65,14 @@ def contraction(name: str, preset: str = "paper") -> pd.DataFrame:
           that sets their chains apart;
         - ``moved`` and ``predictions_moved``: how far one step moves the backward iterate in
           theta, and its predictions, divided by the same for the forward iterate;
-        - ``calm``: the spread of the test loss along the forward path divided by that along the
-          backward path, in the window.
+        - ``calm``: the spread of the test loss about its trend over the second half of the run
+          along the forward path, divided by that along the backward path.
     """
     have = runs.compute if preset == "sample" else runs.stored
-    table, motion = have(name, preset), have(f"motion-{name}", preset)
-    complete = last_window(table, experiments.get(name).size(preset).windows)
-    motion = in_both(motion)
-    if complete is None or motion.empty:
+    table, motion = have(name, preset), in_both(have(f"motion-{name}", preset))
+    half = second_half(name, preset)
+    late = recorded(table, half, "trend")
+    if late.empty or motion.empty:
         return pd.DataFrame()
     at = motion[motion["step"] == motion["step"].max()]
     forward, backward = (at[at["order"] == order].set_index("seed") for order in ORDERS)
@@ -75,7 +80,7 @@ def contraction(name: str, preset: str = "paper") -> pd.DataFrame:
         stretch=backward["moved"] / backward["step_length"],
         moved=backward["moved"] / forward["moved"],
         predictions_moved=backward["predictions_moved"] / forward["predictions_moved"],
-        calm=stability.compare(complete[0], "test_loss", *complete[1:]).ratios,
+        calm=stability.compare(late, "test_loss", *half, "trend").ratios,
     )
     found.insert(0, "experiment", name)
     # A tangent vector's rate may be none: it can grow beyond all numbers.
@@ -101,17 +106,19 @@ def sensitivity(
     Returns
     -------
     pandas.DataFrame
-        One row for each variant, and for each of :data:`LOSSES` that was measured: ``experiment``,
-        ``variant`` (the values of the fields in question), ``default`` (whether it is that),
-        ``quantity`` and
+        A row for each variant, each of :data:`LOSSES` that was measured, and each of
+        :data:`STATISTICS`: ``experiment``, ``variant`` (the values of the fields in question),
+        ``default`` (whether it is that), ``quantity``, ``statistic`` and
 
         - ``state``: ``"ran"``; where the ratio is not finite ``"diverged"``, and ``"stood still"``
-          where neither order moves; ``"not yet run"`` where no window is stored in full;
-        - ``ratio``, ``low``, ``high``, ``calmer`` and ``seeds``: the spread of the forward path
-          divided by that of the backward path in the last window that is stored in full, as in
-          :func:`revlib.verdicts.stability.ratios`;
-        - ``forward_left`` and ``backward_left``: the test loss at the last recorded step divided
-          by that at the start (geometric mean over the seeds on which it is finite);
+          where neither order moves; ``"not recorded"`` where too few steps are stored for the
+          statistic, and ``"not yet run"`` where none is;
+        - ``ratio``, ``low``, ``high``, ``calmer`` and ``seeds``: the statistic of the forward path
+          over the second half of the run divided by that of the backward path, as in
+          :func:`revlib.verdicts.stability.ratios`; a seed that diverged counts;
+        - ``side``: that of :class:`revlib.verdicts.findings.Times`, what the seeds decide;
+        - ``forward_left`` and ``backward_left``: the test loss at the last step that is recorded of
+          all, divided by that at the start (geometric mean over the seeds on which it is finite);
         - ``forward_diverged`` and ``backward_diverged``: on how many of the ``run`` seeds the
           order diverged.
     """
@@ -129,69 +136,79 @@ def sensitivity(
     return table.sort_values(["variant", "quantity"], ignore_index=True)
 
 
-_OUTCOME = ["quantity", "state", "window", "ratio", "low", "high", "calmer", "seeds", "run"]
-_OUTCOME += [f"{order}_{what}" for what in ("left", "diverged") for order in ORDERS]
+_OUTCOME = ["quantity", "statistic", "state", "ratio", "low", "high", "calmer", "seeds", "side"]
+_OUTCOME += ["run", *(f"{order}_{what}" for what in ("left", "diverged") for order in ORDERS)]
 
 
 def outcomes(name: str, preset: str, changes: dict[str, str]) -> list[dict[str, Any]]:
-    """Return what became of one variant: a row for each loss that was measured."""
+    """Return what became of one variant: a row for each loss that was measured and statistic."""
     size = experiments.get(name).size(preset)
     if preset == "sample":
-        table = runs.compute(name, preset, every=size.steps, **changes)
+        table = runs.compute(name, preset, every=max(1, size.steps // 20), **changes)
     else:
         table = runs.stored(name, preset, **changes)
-    complete = last_window(table, size.windows)
-    if complete is None:
-        return [{"quantity": LOSSES[0], "state": "not yet run"}]
-    table, first, last = complete
+    half = second_half(name, preset)
+    table = in_both(table)
+    late = table[table["step"].between(*half)]
+    if late.empty:
+        return [{"quantity": LOSSES[0], "statistic": s, "state": "not yet run"} for s in STATISTICS]
+    table = table[table["seed"].isin(late["seed"])]
     gone = stability.divergence(table)["order"].value_counts()
-    found = stability.ratios(table[["seed", "order", "step", *_measured(table)]], [(first, last)])
     seeds = {"run": table["seed"].nunique()}
     seeds |= {f"{order}_diverged": int(gone.get(order, 0)) for order in ORDERS}
-    return [
-        {"state": _state(row, diverged=len(gone) > 0)}
-        | row
-        | seeds
-        | {f"{order}_left": _left(table, order, row["quantity"]) for order in ORDERS}
-        for row in found.to_dict("records")
-    ]
+    rows = []
+    for quantity in (loss for loss in LOSSES if loss in table):
+        left = {f"{order}_left": _left(table, order, quantity) for order in ORDERS}
+        for statistic in STATISTICS:
+            enough = recorded(late, half, statistic)
+            row = {"quantity": quantity, "statistic": statistic, "state": "not recorded"}
+            if len(enough):
+                found = stability.compare(enough, quantity, *half, statistic)
+                row |= _calmer(found, diverged=len(gone) > 0)
+            rows.append(row | seeds | left)
+    return rows
 
 
-def _state(row: dict[str, Any], diverged: bool) -> str:
-    if row["seeds"] and 0 < row["ratio"] < np.inf:
-        return "ran"
-    return "diverged" if diverged else "stood still"
-
-
-def _measured(table: pd.DataFrame) -> list[str]:
-    return [loss for loss in LOSSES if loss in table]
+def _calmer(found: stability.Comparison, diverged: bool) -> dict[str, Any]:
+    """Return how many times less a loss moves backward, and what the seeds decide."""
+    ran = (found.ratios != 1).any() and 0 < found.ratio < np.inf
+    return {
+        "state": "ran" if ran else "diverged" if diverged else "stood still",
+        "ratio": found.ratio,
+        "low": found.low,
+        "high": found.high,
+        "calmer": int((found.ratios > 1).sum()),
+        "seeds": len(found.ratios),
+        "side": findings.Times.of(found.ratios).side,
+    }
 
 
 def _left(table: pd.DataFrame, order: str, quantity: str) -> float:
-    """Return what is left of a loss at the last recorded step, as a part of that at the start."""
+    """Return what is left of a loss at the last common step, as a part of that at the start."""
+    points = table.groupby("step").size()
+    last = points.index[points == points.max()].max()
     path = table[table["order"] == order].pivot(index="seed", columns="step", values=quantity)
-    left = path[path.columns.max()] / path[0]
+    left = path[last] / path[0]
     return stability.geometric_mean(left[np.isfinite(left)])[0]
 
 
-def last_window(
-    table: pd.DataFrame, windows: list[tuple[int, int]]
-) -> tuple[pd.DataFrame, int, int] | None:
-    """Return the last window of which all steps are there on some seeds, and the rows of these."""
+def second_half(name: str, preset: str) -> tuple[int, int]:
+    """Return the steps over which an experiment is judged: the second half of its run."""
+    steps = experiments.get(name).size(preset).steps
+    return steps // 2, steps
+
+
+def recorded(table: pd.DataFrame, steps: tuple[int, int], statistic: str) -> pd.DataFrame:
+    """Return rows of a range at the steps of both orders, of seeds with enough for a statistic."""
+    inside = in_both(table[table["step"].between(*steps)])
+    enough = CRITERIA[STATISTICS[statistic]].enough.holds
+    own = inside.groupby("seed")["step"].agg(lambda n: enough(sorted(set(n)), *steps))
+    return inside[inside["seed"].isin(own.index[own.astype(bool)])]
+
+
+def in_both(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows whose seed and step were measured in both orders."""
     both = table[table["order"].isin(ORDERS)]
-    for first, last in reversed(windows):
-        inside = both[both["step"].between(first, last)]
-        points = inside.groupby(["seed", "order"]).size().unstack(fill_value=0)
-        whole = points.reindex(columns=ORDERS, fill_value=0).eq(last - first + 1).all(axis=1)
-        seeds = list(whole.index[whole])
-        if seeds:
-            return both[both["seed"].isin(seeds)], first, last
-    return None
-
-
-def in_both(motion: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of motion whose seed and step were measured in both orders."""
-    both = motion[motion["order"].isin(ORDERS)]
     return both[both.groupby(["seed", "step"])["order"].transform("nunique") == len(ORDERS)]
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from revlib import experiments, runs
+from revlib import runs
 from revlib.verdicts import (
     intervals,
     overview,
@@ -58,13 +58,26 @@ def judged() -> pd.DataFrame:
 
 
 def _run(name: str, **changes: str) -> dict[str, Any] | None:
-    """Return what became of a variant at preset paper, or None if it was not run."""
-    found, *_ = overview.outcomes(name, "paper", changes)
-    return None if found["state"] == "not yet run" else found
+    """Return what became of a variant at preset paper, or None if it was not run.
+
+    From step to step, which is recorded of all variants.
+    """
+    return _of(name, "change", changes)
+
+
+def _late(name: str) -> dict[str, Any] | None:
+    """Return what became of the default about a trend, or None if that is not recorded."""
+    return _of(name, "trend", {})
+
+
+def _of(name: str, statistic: str, changes: dict[str, str]) -> dict[str, Any] | None:
+    rows = {row["statistic"]: row for row in reversed(overview.outcomes(name, "paper", changes))}
+    found = rows[statistic]
+    return None if found["state"].startswith("not ") else found
 
 
 def _regressions_calmer() -> tuple[bool | None, str] | None:
-    found = {name: _run(name) for name in ("figure-4", "figure-5", "figure-6")}
+    found = {name: _late(name) for name in ("figure-4", "figure-5", "figure-6")}
     if None in found.values():
         return None
     sides = [_below(_NOT_CALMER, run) for run in found.values()]
@@ -90,17 +103,16 @@ def _nothing_learned() -> tuple[bool | None, str] | None:
 
 
 def _mlp_calmer() -> tuple[bool | None, str] | None:
-    run = _run("figure-7")
+    run = _late("figure-7")
     return run and (_below(_NOT_CALMER, run), _calmer(run))
 
 
 def _mlp_no_better() -> tuple[bool | None, str] | None:
-    complete = overview.last_window(
-        runs.stored("figure-7"), experiments.get("figure-7").size("paper").windows
-    )
-    if complete is None:
+    half = overview.second_half("figure-7", "paper")
+    late = overview.recorded(runs.stored("figure-7"), half, "trend")
+    if late.empty:
         return None
-    per_seed = stability.fluctuation(complete[0], "test_loss", *complete[1:])
+    per_seed = stability.fluctuation(late, "test_loss", *half)
     level = per_seed.pivot(index="seed", columns="order", values="mean")
     lower = int((level["backward"] < level["forward"]).sum())
     return lower < len(level), f"lower backward on {lower} of {len(level)} seeds"
@@ -129,7 +141,7 @@ def _standardised_stronger() -> tuple[bool | None, str] | None:
 
 
 def _resnet_not_calm() -> tuple[bool | None, str] | None:
-    run = _run("figure-2")
+    run = _late("figure-2")
     return run and (_below(run, _NOT_CALMER), _calmer(run))
 
 
@@ -231,11 +243,17 @@ def _told(ratios: pd.Series) -> str:
     return f"{words}, {stability.counted(len(ratios), 'seed')}"
 
 
+_OVER = {"trend": "about a trend", "change": "from step to step"}
+
+
 def _calmer(run: dict[str, Any]) -> str:
-    if not run["seeds"]:
-        return f"diverged on all of {run['run']} seeds"
+    if run["state"] != "ran":
+        return run["state"]
     interval = f" ({run['low']:.2g} to {run['high']:.2g})" if np.isfinite(run["low"]) else ""
-    return f"calmer {run['ratio']:.2g} times{interval}, on {run['calmer']} of {run['run']} seeds"
+    return (
+        f"{_OVER[run['statistic']]}, forward divided by backward: {run['ratio']:.2g}{interval}; "
+        f"above 1 on {run['calmer']} of {stability.counted(run['run'], 'seed')}"
+    )
 
 
 def _diverged(run: dict[str, Any]) -> str:

@@ -18,6 +18,9 @@ from revlib.verdicts import intervals
 _HOW = {"trend": "about a trend, ", "spread": "", "change": "step to step, "}
 STATISTICS = tuple(_HOW)
 
+MANY = 10
+"""Recorded steps below which nothing is said of how a curve varies about its trend."""
+
 
 def fluctuation(table: pd.DataFrame, quantity: str, first: int, last: int) -> pd.DataFrame:
     """Return how much a quantity moves along each path, over the steps `first` to `last`.
@@ -69,6 +72,17 @@ def fluctuation(table: pd.DataFrame, quantity: str, first: int, last: int) -> pd
         names = {"seed": seed, "order": order, "points": len(values), "pairs": pairs}
         rows.append(names | {"mean": level} | moves)
     return pd.DataFrame(rows)
+
+
+def covered(steps: Iterable[int], first: int, last: int) -> bool:
+    """Return whether recorded steps tell how a path varies about its trend over a range.
+
+    They must be :data:`MANY`, and leave no gap of more than a quarter of the range: a burst of
+    neighbours says nothing of what lies between the ends.
+    """
+    known = sorted(n for n in set(steps) if first <= n <= last)
+    gap = max(np.diff([first, *known, last]))
+    return len(known) >= MANY and gap <= (last - first) / 4
 
 
 def about_trend(steps: np.ndarray, values: np.ndarray) -> float:
