@@ -397,7 +397,7 @@ def test_front_and_chapter_tell_the_same(project):
     assert list(table["seeds"]) == [3] * 4
     front, chapter = tables.front().splitlines(), tables.of_chapter("none").splitlines()
     counts = "3 claims on 1 setting; 1 reproduced, 1 proved, 1 not yet run."
-    assert f"- The paper's conjectures (Section 5): {counts}" in front
+    assert f"- The paper's conjectures (Sections 1 and 5): {counts}" in front
     assert "- Questions of our own: 1 claim on 1 setting; 1 does not hold." in front
     assert any(line.startswith("2 of these verdicts are decided by an int") for line in front)
     where = "{doc}`Section 0 <chapters/none>`"

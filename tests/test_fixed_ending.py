@@ -9,7 +9,14 @@ import tiny
 import torch
 
 from revlib import orders
-from revlib.experiments.fixed_ending import LARGER, RIVALS, STUDIES, Parameters, rivals
+from revlib.experiments.fixed_ending import (
+    LARGER,
+    RIVALS,
+    STUDIES,
+    Parameters,
+    forgetting,
+    rivals,
+)
 from revlib.iterates import iterates
 from revlib.training.maps import Trainer, TrainingStep
 from revlib.training.settings import build
@@ -131,6 +138,41 @@ def test_the_first_and_the_newest_batches_are_told_apart(task, forward, case):
         assert found["newest_loss"][3] == pytest.approx(loss(task, forward[3], first))
 
 
+@pytest.mark.parametrize("order", ["forward", "backward"])
+def test_what_an_order_forgets(task, order):
+    trainer = Trainer(task)
+    start = trainer.state()
+    maps = [TrainingStep(trainer, n) for n in range(1, 16)]
+    looks = dataclasses.replace(PARAMETERS, steps=(12, 15))
+    found = pd.DataFrame(forgetting(looks, 3, order)).set_index("step")
+    for step, state in iterates(maps, start, orders.named(order), looks.steps):
+        for which, numbers in (("first", range(1, M + 1)), ("newest", range(step - 9, step + 1))):
+            by_hand = loss(task, state, joined(task, numbers))
+            assert found[f"{which}_loss"][step] == pytest.approx(by_hand)
+
+
+@pytest.mark.parametrize(
+    ("first", "words"),
+    [
+        ((0.5, 0.52, 0.48), "The loss on the first batches is 2 times lower backward than forward"),
+        ((2.0, 2.1, 1.9), "The loss on the first batches is 2 times *higher* backward"),
+        ((0.5, 1.0, 2.0), "Whether the loss on the first batches is lower backward"),
+        ((np.nan,) * 3, "No ratio says how much the loss on the first batches is: a path"),
+    ],
+)
+def test_forgetting_is_told_as_far_as_the_seeds_decide(first, words):
+    table = pd.DataFrame(
+        {"seed": seed, "order": order, "step": step, "first_loss": loss, "newest_loss": other}
+        for seed, own in enumerate(first)
+        for step in (1, 2)
+        for order, loss, other in (("forward", 1.0, 1.0), ("backward", own, 1 + seed / 100))
+    )
+    told = fixed_ending.forgets(table)
+    assert told.startswith(words)
+    assert "the loss on the newest batches is as much backward as forward: the ratio" in told
+    assert fixed_ending.forgets(table[table["step"] > 2]) == "not yet run."
+
+
 def test_how_many_maps_stay_the_same_at_the_end():
     lasting = {
         "forward": 0,
@@ -194,7 +236,10 @@ def test_a_rival_is_lower_only_if_the_seeds_decide_it(levels, words):
     assert words in fixed_ending.rival(found, ["EMA"])
 
 
-@pytest.mark.parametrize("study", STUDIES, ids=lambda study: study.name)
+LOOKED_AT = [study for study in STUDIES if not study.name.startswith("forgetting-")]
+
+
+@pytest.mark.parametrize("study", LOOKED_AT, ids=lambda study: study.name)
 def test_the_seeds_are_fresh_and_every_look_can_be_judged(study):
     paper = study.size("paper")
     assert not set(paper.seeds) & {0, 1, 2, 3, 4}

@@ -1,12 +1,13 @@
 """The fixed ending: before each look, always the same last batches in the same sequence.
 
 Backward iteration is calm, and its last maps are the same at every step. Is the calm that of the
-ending alone? Two studies of each figure's setting, on seeds that no other study has seen:
+ending alone? Three studies of each figure's setting, on seeds that no other study has seen:
 
 - ``endings-figure-4``: forward training with a fixed ending of m maps, ``tail(m)``, for m from 1 up
   to the whole chain, which is the backward order; and two controls, an ending whose sequence
   changes from step to step and one whose maps do;
-- ``rivals-figure-4``: other ways to spend m more steps, or an average, on each look.
+- ``rivals-figure-4``: other ways to spend m more steps, or an average, on each look;
+- ``forgetting-figure-4``: how well both orders know the first batches and the newest.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from torch import nn
 
 from revlib.experiments import figures_2_to_11
 from revlib.experiments.study import Iterates, Size, Study, Whole
-from revlib.orders import forward, tail
+from revlib.orders import forward, named, tail
 from revlib.training import averaging, sweep
 from revlib.training.settings import Setting, build
 from revlib.training.tasks import Batch, Task
@@ -155,6 +156,52 @@ def _means(path: averaging.Path, length: int) -> Iterator[tuple[int, nn.Module]]
         yield step, mean
 
 
+def forgetting(parameters: Parameters, seed: int, case: str) -> Iterator[dict[str, Any]]:
+    """Yield what the iterates of an order know of the first batches and of the newest.
+
+    Yields
+    ------
+    dict
+        ``step``; losses and accuracies; and ``first_loss`` and ``newest_loss``, on the
+        ``parameters.length`` first batches of the run and on as many newest.
+    """
+    task, m = build(parameters.setting, seed), parameters.length
+    first = _joined(task, range(1, m + 1))
+    for step, model in sweep.models(task, named(case), parameters.steps):
+        both = {"first": first, "newest": _joined(task, range(step - m + 1, step + 1))}
+        measured = dataclasses.replace(task, evaluation=task.evaluation | both).evaluate(model)
+        yield {"step": step} | {k: v for k, v in measured.items() if _told(k)}
+
+
+def _forgetting(
+    figure: int, what: str, paper: tuple[int, tuple[int, ...]], sample: tuple[int, tuple[int, ...]]
+) -> Study:
+    """Return the study of forgetting of a figure, by the number of batches and the looks."""
+    sizes = {}
+    looks = {"sample": (range(2), *sample), "paper": (range(5, 10), *paper)}
+    for preset, (seeds, length, steps) in looks.items():
+        setting = figures_2_to_11.setting(f"figure-{figure}", preset)
+        sizes[preset] = Size(
+            Parameters(setting, length, steps),
+            cases=("forward", "backward"),
+            seeds=tuple(seeds),
+            steps=max(steps),
+            at=steps,
+        )
+    return Study(
+        name=f"forgetting-figure-{figure}",
+        title=f"{what}: what both orders forget, in the setting of Figure {figure}",
+        section="1",
+        chapter=CHAPTER,
+        sizes=sizes,
+        method=Whole(forgetting),
+        quantities={
+            "first_loss": "loss on the first batches",
+            "newest_loss": "loss on as many newest batches",
+        },
+    )
+
+
 def _studies(
     figure: int, what: str, paper: dict[str, Any], sample: dict[str, Any]
 ) -> tuple[Study, Study]:
@@ -216,6 +263,9 @@ _REGRESSION = (
     },
 )
 
+_LATE = ((50, (1000, 1100, 1200, 1300, 1400)), (20, (80, 100, 120)))
+"""How many batches are first and newest, and at which looks, at the paper's size and the sample."""
+
 STUDIES = (
     *_studies(4, "MLP learning x²", *_REGRESSION),
     *_studies(5, "MLP learning cos(10x)", *_REGRESSION),
@@ -236,5 +286,9 @@ STUDIES = (
             "seeds": range(2),
         },
     ),
+    _forgetting(4, "MLP learning x²", *_LATE),
+    _forgetting(5, "MLP learning cos(10x)", *_LATE),
+    _forgetting(6, "MLP learning x³", *_LATE),
+    _forgetting(7, "MLP on Fashion-MNIST", (50, (1000, 1250, 1500, 1750, 2000)), _LATE[1]),
 )
 """The studies of the fixed ending."""

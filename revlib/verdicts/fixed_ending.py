@@ -125,6 +125,27 @@ def rival(rivals: pd.DataFrame, names: Iterable[str]) -> str:
     return findings.sentence(told)
 
 
+def forgets(table: pd.DataFrame) -> str:
+    """Return in a sentence how well both orders know the first batches, and the newest.
+
+    Parameters
+    ----------
+    table
+        The rows of a study of forgetting; a seed counts with all its looks.
+    """
+    if table.empty:
+        return "not yet run."
+    points = table.groupby("seed").size()
+    table = table[table["seed"].isin(points.index[points == points.max()])]
+    told = []
+    for which in ("first", "newest"):
+        at = table.pivot(index=["seed", "step"], columns="order", values=f"{which}_loss")
+        factor = np.exp(log_ratio(at["forward"], at["backward"]).groupby("seed").mean())
+        what, words = f"the loss on the {which} batches", ("lower", "*higher*")
+        told.append(findings.less(what, "is", "", factor, ("forward", "backward"), words))
+    return findings.sentence(told)
+
+
 def _interval(row: pd.Series, what: str) -> str:
     low, high = row[f"{what}_low"], row[f"{what}_high"]
     digits = rounded if what != "level" else "{:.2f}".format

@@ -224,7 +224,7 @@ def _grouped(rows: list[Verdict]) -> dict[str, list[Verdict]]:
         words = {
             "paper": "The paper, of its experiments"
             if row.claim.experiment[0].startswith("figure-")
-            else "The paper's conjectures (Section 5)",
+            else "The paper's conjectures (Sections 1 and 5)",
             "nobody": "Questions of our own",
         }.get(row.claim.made_by, AUTHORS[row.claim.made_by])
         groups.setdefault(words, []).append(row)
