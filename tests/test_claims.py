@@ -15,7 +15,7 @@ from revlib.experiments import Size, Study, Whole
 from revlib.runs.engine import Plan
 from revlib.store import reachable, results
 from revlib.training.settings import Setting
-from revlib.verdicts import claims, judging, tables
+from revlib.verdicts import claims, findings, judging, stability, tables
 from revlib.verdicts.claims import QUANTITIES
 from revlib.verdicts.effects import CRITERIA
 from revlib.verdicts.judging import VERDICTS, judge
@@ -501,6 +501,45 @@ def test_every_experiment_has_claims_which_its_chapter_shows(book):
         calls = [f'tables.of_chapter("{each.chapter}")', "page.verdicts()"]
         assert any(call in text for call in calls)
         assert f'"{each.chapter}"' in text  # it is its own claims that it shows
+
+
+SIDES = {"reproduced": "above", "undecided": "open", "too few": "few"}
+
+
+def test_a_page_says_of_a_number_what_its_verdict_says(book):
+    """The sentences of the figures' chapters, and the verdicts below them and on the front page."""
+    seen = 0
+    for each in claims.load():
+        [name, *_] = each.experiment
+        if not name.startswith("figure-") or each.criterion not in ("calmer", "stays_below"):
+            continue
+        for quantity, found in judge(each).readings.items():
+            [effect] = found.effects.values()
+            table = runs.stored(name)
+            told = findings.Times(*np.exp([effect.mean, *effect.ends()]), effect.seeds, "")
+            if each.criterion == "calmer":
+                [steps] = each.windows
+                ratios = stability.compare(table, quantity, *steps, "trend", each.orders).ratios
+                times = findings.Times.of(ratios)
+                assert str(times) == str(told)
+                assert times.side == SIDES.get(found.verdict) or (
+                    found.verdict == "contradicted" and times.side in ("below", "alike")
+                )
+            else:
+                words = findings.stays_below(table, quantity, each.levels, each.orders)
+                assert told.interval() in words or told.interval(inverse=True) in words
+                assert ("about the same" in words) == (
+                    found.verdict == "contradicted" and effect.ends()[1] >= 0
+                )
+            seen += 1
+    assert seen > 20
+
+
+def test_the_front_page_says_how_far_backward_moves(book):
+    """Not how far some other order of the same setting does."""
+    times, step = findings.moved(runs.stored("motion-figure-7"), ("forward", "backward"))
+    [row] = [r for r in tables.page().read_text().splitlines() if r.startswith("| MLP on Fash")][:1]
+    assert f"| ✗ at step {step:,}: {findings.rounded(times.mean)} {times.interval()} |" in row
 
 
 def test_the_front_page_shows_what_the_stored_results_say(book):

@@ -84,8 +84,9 @@ def test_which_path_stays_below_first():
 @pytest.mark.parametrize(
     ("factor", "words"),
     [
-        (3.0, "the backward iterate has not come to rest: at step 20 one more step moves it 3 "),
-        (0.001, "the backward iterate is nearly at rest: at step 20 one more step moves it 0.001 "),
+        (3.0, "the backward iterate has not come to rest: at step 20 one more step moves it 3.3 "),
+        (0.001, "the backward iterate is nearly at rest: at step 20 one more step moves it 0.00"),
+        (0.009, "whether the backward iterate is nearly at rest is undecided: at step 20 one more"),
     ],
 )
 def test_whether_the_iterate_still_moves(factor, words):
@@ -94,12 +95,14 @@ def test_whether_the_iterate_still_moves(factor, words):
             seed,
             order,
             step,
-            (factor if order == "backward" else 1) * (1 + 0.1 * seed * (step == 20)),
+            (factor * (1 + 0.1 * seed) if order == "backward" else 1) * (1 + (step == 20)),
         )
         for seed, order, step in itertools.product(range(3), ORDERS, (10, 20))
     ]
     motion = pd.DataFrame(rows, columns=["seed", "order", "step", "moved"])
     assert findings.moves(motion, ORDERS).startswith(words)
+    two = findings.moves(motion[motion["seed"] < 2], ORDERS)
+    assert two.startswith("whether the backward iterate is nearly at rest is undecided")
     only = motion[motion["order"] == "forward"]
     assert "is not recorded" in findings.moves(only, ORDERS)
     motion.loc[motion["order"] == "backward", "moved"] = np.inf
@@ -114,6 +117,21 @@ def test_several_quantities_share_a_sentence():
     assert words.count(": yes, ") == 2
     opposite = findings.spreads(paths(0.1, 1.0), ["train_loss"], (50, 100), ORDERS)
     assert "training loss: no, more, 0." in opposite
+
+
+@pytest.mark.parametrize(
+    ("factors", "words"),
+    [
+        ([7.0, 8.0, 9.0], "8 times less (95 % interval "),
+        ([0.12, 0.125, 0.13], "8 times *more* (95 % interval "),
+        ([0.2, 1.0, 4.0], "1.08 times *more* (95 % interval "),
+        ([np.inf] * 3, "by no ratio that can be given"),
+    ],
+)
+def test_less_is_never_said_of_a_factor_below_one(factors, words):
+    told = findings.times_less(pd.Series(factors))
+    assert told.startswith(words)
+    assert told.endswith(", undecided") == (max(factors) > 3 > min(factors))
 
 
 def test_a_factor_prints_with_its_interval():
@@ -137,7 +155,7 @@ def test_the_page_says_what_its_tables_say(tiny, tmp_path):
     words, lines = page.finding().data, page.summary().data.splitlines()
     assert words.startswith("**In one sentence.** Too few steps are recorded")
     assert words.endswith("(This is the sample, a small version of the experiment.)")
-    assert "with `tail(6)` has not come to rest: at step 12" in words
+    assert "the iterate with `tail(6)` is nearly at rest is undecided: at step 12" in words
     heads = ("Varies less?", "Below a level first?", "At rest?", "Level and cost.")
     assert [line.split("**")[1] for line in lines] == list(heads)
     assert "no path diverged; all 32 points cost 203 maps with `tail(6)`" in lines[-1]

@@ -70,6 +70,17 @@ class Times:
         return f"(95 % interval {rounded(low)} to {rounded(high)}; {seeds})"
 
 
+def times_less(factors: pd.Series) -> str:
+    """Return by which factor something is less, one for each seed, or more, and if that is open."""
+    times = Times.of(factors)
+    if times.side == "none":
+        return "by no ratio that can be given"
+    more = times.mean < 1
+    value = rounded(1 / times.mean if more else times.mean)
+    open_ = {"open": ", undecided", "few": ", undecided"}.get(times.side, "")
+    return f"{value} times {'*more*' if more else 'less'} {times.interval(inverse=more)}{open_}"
+
+
 def rounded(value: float) -> str:
     """Return a factor in two digits; in three near 1, where two would hide it."""
     return f"{value:.3g}" if 0.5 < value < 2 else stability.rounded(value)
@@ -241,11 +252,22 @@ def moves(motion: pd.DataFrame, orders: tuple[str, str]) -> str:
     if times.side == "none":
         return f"at step {last:,} the iterate of one of the orders diverged, or does not move"
     whose = f"the {other} iterate" if other == orders[1] else f"the iterate {other}"
-    state = "is nearly at rest" if times.mean < REST else "has not come to rest"
+    state = {
+        True: f"{whose} is nearly at rest",
+        False: f"{whose} has not come to rest",
+        None: f"whether {whose} is nearly at rest is undecided",
+    }[rests(times)]
     return (
-        f"{whose} {state}: at step {last:,} one more step moves it "
-        f"{rounded(times.mean)} times as far as {one} {times.interval()}"
+        f"{state}: at step {last:,} one more step moves it {rounded(times.mean)} times as far as "
+        f"{one} {times.interval()}"
     )
+
+
+def rests(times: Times) -> bool | None:
+    """Return whether an iterate is nearly at rest, None where the seeds leave it open."""
+    if times.seeds < intervals.FEWEST:
+        return None
+    return True if times.high < REST else False if times.low > REST else None
 
 
 def moved(motion: pd.DataFrame, orders: tuple[str, ...]) -> tuple[Times | None, int]:

@@ -170,28 +170,31 @@ def _beside(claim: Claim, quantity: str, paths: pd.DataFrame) -> str:
 def estimate(judged: Judged, ratio: bool = True) -> str:
     """Return effects with their intervals in words: as ratios, or as differences."""
     return ", ".join(
-        f"{part} {_number(effect.mean, ratio)}{_interval(effect, ratio)}".strip()
-        for part, effect in judged.effects.items()
+        f"{part} {_told(effect, ratio)}".strip() for part, effect in judged.effects.items()
     )
 
 
-def _interval(effect: intervals.Effect, ratio: bool) -> str:
+def _told(effect: intervals.Effect, ratio: bool) -> str:
     low, high = effect.ends()
     method = f"; {effect.method}" if effect.method else ""
     if (low, high) == (-np.inf, np.inf):
-        return f" (no interval from {counted(effect.seeds, 'seed')}{method})"
-    return f" ({_number(low, ratio)} to {_number(high, ratio)}{method})"
+        none = f"(no interval from {counted(effect.seeds, 'seed')}{method})"
+        return f"{_number(effect.mean, ratio, abs(effect.mean))} {none}"
+    known = [abs(end) for end in (low, high) if np.isfinite(end)]
+    mean, *ends = (_number(x, ratio, max(known, default=0.0)) for x in (effect.mean, low, high))
+    return f"{mean} ({' to '.join(ends)}{method})"
 
 
-def _number(effect: float, ratio: bool) -> str:
+def _number(effect: float, ratio: bool, size: float) -> str:
+    """Return an effect in words, near a ratio of 1 as exactly as effects of that size ask for."""
     if np.isnan(effect):
         return "not finite"
     if np.isinf(effect):
         return "infinite" if effect > 0 else "0" if ratio else "minus infinite"
     if not ratio:
         return f"{effect:+.2g}"
-    if 0 < abs(effect) < 0.1:  # two digits of what it differs from 1 by
-        return f"{np.exp(effect):.{1 - int(np.floor(np.log10(abs(effect))))}f}"
+    if abs(effect) <= size < 0.1 and size > 0:  # two digits of what it differs from 1 by
+        return f"{np.exp(effect):.{1 - int(np.floor(np.log10(size)))}f}"
     value = float(np.exp(effect))
     return rounded(value) if 1e-3 < value < 1e6 else f"{value:.1e}"
 

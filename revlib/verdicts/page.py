@@ -18,6 +18,7 @@ from revlib import figures, orders, runs
 from revlib.runs import Shown
 from revlib.store import provenance
 from revlib.verdicts import claims, findings, stability, tables
+from revlib.verdicts.effects import CRITERIA, Asked
 
 
 class Page:
@@ -183,9 +184,11 @@ class Page:
         fate = f"{stability.counted(gone, 'path')} diverged." if gone else "No path diverged."
         if (calmer.ratios == 1).all():
             return Markdown(f"{self._no_ratio()} {fate}")
+        told = findings.less(
+            "the test loss", "varies", "about a smooth trend", calmer.ratios, self.orders
+        )
         return Markdown(
-            f"Over steps {first} to {last} the test loss varies **{calmer}** less about a smooth "
-            f"trend {other} than {one}; seed by seed the factor is "
+            f"Over steps {first} to {last}: {told}. Seed by seed the factor is "
             f"{', '.join(f'{ratio:.2g}' for ratio in calmer.ratios)}. Its mean over these steps is "
             f"lower {other} on {lower} of {stability.counted(len(level), 'seed')}: "
             f"{level[other].mean():.3f} against {level[one].mean():.3f} on average. " + fate
@@ -207,10 +210,14 @@ class Page:
     def elsewhere(self, order: str) -> Markdown:
         """Say whether the last order lies elsewhere than another one, and whether both rest there.
 
-        In the test accuracy, over the second half of the :attr:`range`: the distance of their
-        means, seed by seed, against how far the one that moves more goes from its first to its
-        last step.
+        In the test accuracy. Over the :attr:`range`, the distance of their means against how much
+        they vary. Over its second half, seed by seed, against how far the one that moves more goes
+        from its first to its last step.
         """
+        asked = Asked((order, self.orders[1]), (self.range,))
+        apart = CRITERIA["apart"].measure(self.first.table, "test_accuracy", asked)[""]
+        times = findings.Times.of(np.exp(apart.groupby("seed").mean()))
+        lies = {"above": "it does", "below": "it does not", "alike": "no further than it varies"}
         first, last = (sum(self.range) // 2, self.range[1])
         table = self.first.table
         inside = table[table["step"].between(first, last)]
@@ -221,10 +228,13 @@ class Page:
         moved = (at.iloc[:, -1] - at.iloc[:, 0]).abs().unstack("order")[pair].max(axis=1)
         gap = (mean[pair[0]] - mean[pair[1]]).abs()
         return Markdown(
-            f"- **Elsewhere?** Over steps {first:,} to {last:,} the mean test accuracies "
-            f"{findings.adverb(pair[1])} and {findings.adverb(pair[0])} lie "
-            f"{', '.join(f'{each:.3f}' for each in gap)} apart, seed by seed; over the same steps "
-            f"one of the two moves by {', '.join(f'{each:.3f}' for each in moved)}. It moves "
+            f"- **Elsewhere?** Does the path lie elsewhere {findings.adverb(self.orders[1])} than "
+            f"{findings.adverb(order)}? {lies.get(times.side, 'undecided').capitalize()}: the test "
+            f"accuracies lie {findings.rounded(times.mean)} times as far apart as they vary "
+            f"together {times.interval()}. Over steps "
+            f"{first:,} to {last:,} their means "
+            f"lie {', '.join(f'{each:.3f}' for each in gap)} apart, seed by seed; over the same "
+            f"steps one of the two moves by {', '.join(f'{each:.3f}' for each in moved)}. It moves "
             f"further than they lie apart on {int((moved > gap).sum())} of "
             f"{stability.counted(len(gap), 'seed')}."
         )

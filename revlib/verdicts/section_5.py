@@ -7,7 +7,7 @@ import pandas as pd
 
 from revlib import orders, runs
 from revlib.experiments.section_5 import METHODS
-from revlib.verdicts import intervals, stability
+from revlib.verdicts import findings, intervals, stability
 
 
 def windows(table: pd.DataFrame, quantity: str = "test_loss") -> pd.DataFrame:
@@ -27,8 +27,8 @@ def windows(table: pd.DataFrame, quantity: str = "test_loss") -> pd.DataFrame:
         One row for each order and seed, cheapest first: ``order``, ``seed``, ``cost`` (maps for
         each of the steps, if all are evaluated), ``calm`` (mean change from one step to the next,
         forward divided by this order: borders of windows count like any other step), ``steady``
-        (the same for the standard deviation over all of the steps) and ``level`` (mean over the
-        steps, in units of the quantity).
+        (the same for the standard deviation about a smooth trend over all of the steps) and
+        ``level`` (mean over the steps, in units of the quantity).
     """
     steps = sorted(set(table["step"]) - {0})
     found = stability.fluctuation(table, quantity, steps[0], steps[-1]).set_index("order")
@@ -39,7 +39,7 @@ def windows(table: pd.DataFrame, quantity: str = "test_loss") -> pd.DataFrame:
         measured = {
             "cost": (order.cost(steps) - order.cost(steps[:1])) / len(steps[1:]),
             "calm": forward["change"] / own["change"],
-            "steady": forward["spread"] / own["spread"],
+            "steady": forward["trend"] / own["trend"],
             "level": own["mean"],
         }
         rows.append(pd.DataFrame(measured).reset_index().assign(order=name))
@@ -165,17 +165,25 @@ def _on_calm(name: str, window: int) -> str:
         return _missing(name)
     found = windows(table)
     own = found[found["order"] == f"windowed({window})"]
-    calm, *ends = stability.geometric_mean(own["calm"])
-    steady = stability.geometric_mean(own["steady"])[0]
-    cost = own["cost"].iloc[0]
-    return (
-        "If you want a curve that does not jump from one step to the next: backward in windows of "
-        f"{window} steps, the test loss changes {stability.rounded(calm)} times less from step to "
-        f"step{stability.interval(*ends)} at {stability.rounded(cost)} times the cost of forward "
-        "training, and "
-        f"over several windows it spreads {stability.rounded(steady)} times less (MLP learning "
-        f"x², {stability.counted(len(own), 'seed')})."
+    spread = findings.less(
+        "it", "varies", "about its trend over several windows", own["steady"], _windows(own)
     )
+    return (
+        "If you want a curve that does not jump from one step to the next, try backward in windows "
+        f"of {window} steps: {_jumps(own)}; {spread} (MLP learning x²)."
+    )
+
+
+def _windows(own: pd.DataFrame) -> tuple[str, str]:
+    return "forward", own["order"].iloc[0]
+
+
+def _jumps(own: pd.DataFrame) -> str:
+    """Return what a window does to the changes from step to step, and what it costs."""
+    calm = findings.less(
+        "the test loss", "changes", "from step to step", own["calm"], _windows(own)
+    )
+    return f"{calm}, at {stability.rounded(own['cost'].iloc[0])} times the cost"
 
 
 def _on_loss(name: str, case: str) -> str:
@@ -218,12 +226,7 @@ def _calm_too(name: str) -> str:
         return ""
     found = windows(table)
     own = found[found["cost"] == found["cost"].max()]
-    gain, cost = stability.geometric_mean(own["calm"])[0], own["cost"].iloc[0]
-    return (
-        f" On Fashion-MNIST, {own['order'].iloc[0]}: {stability.rounded(gain)} times less from "
-        f"step to step at {stability.rounded(cost)} times the cost "
-        f"({stability.counted(len(own), 'seed')})."
-    )
+    return f" On Fashion-MNIST, {_jumps(own)}."
 
 
 def _loss_too(name: str, case: str) -> str:

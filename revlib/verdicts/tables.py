@@ -10,7 +10,7 @@ import pandas as pd
 
 from revlib import runs
 from revlib.store import results
-from revlib.verdicts import claims, findings, intervals
+from revlib.verdicts import claims, findings, intervals, overview
 from revlib.verdicts.claims import AUTHORS, RATIO
 from revlib.verdicts.effects import CRITERIA
 from revlib.verdicts.judging import DECIDED, VERDICTS, Verdict, estimate, judge
@@ -117,7 +117,8 @@ def by_setting(rows: Iterable[Verdict]) -> str:
         calm = _cells(own, lambda c: c.criterion == "calmer" and c.quantity[0].startswith("test"))
         fast = _cells(own, lambda c: c.criterion == "stays_below")
         if calm or fast:
-            rest = _at_rest(own[0].claim)
+            asked = [row.claim for row in own if row.claim.orders == overview.ORDERS]
+            rest = _at_rest((asked or [own[0].claim])[0])
             cheaper = _cells(endings.get(own[0].claim.setting, []), _has_fixed_ending)
             name = own[0].claim.statement.partition(":")[0]
             lines.append(f"| {name} | {calm} | {fast} | {rest} | {cheaper} |")
@@ -148,10 +149,8 @@ def _at_rest(claim: claims.Claim) -> str:
     times, step = findings.moved(motion, claim.orders)
     if times is None:
         return "? not yet run"
-    decides = times.seeds >= intervals.FEWEST
-    mark = "✓" if times.high < findings.REST else "✗" if times.low > findings.REST else "?"
-    told = f"{findings.rounded(times.mean)} {times.interval()}"
-    return f"{mark if decides else '?'} at step {step:,}: {told}"
+    mark = {True: "✓", False: "✗", None: "?"}[findings.rests(times)]
+    return f"{mark} at step {step:,}: {findings.rounded(times.mean)} {times.interval()}"
 
 
 def _cells(rows: list[Verdict], chosen: Callable[[claims.Claim], bool]) -> str:
