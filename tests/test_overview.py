@@ -347,6 +347,17 @@ def test_variants_have_a_line_each_and_words_where_there_is_no_ratio(small):
     plt.close(figure)
 
 
+def test_a_variant_that_diverged_in_both_orders_has_no_ratio(small):
+    gone = [8, *[1] * 10, np.inf, *[np.nan] * 10]
+    store({(0, o): gone for o in ORDERS}, init="lecun")
+    figure = figures.variants(overview.sensitivity("small"), "ratio")
+    assert texts(figure.axes[0]) == ["not yet run", "not yet run", "diverged"]
+    assert not any(
+        len(line.get_xdata()) for line in figure.axes[0].lines if line.get_label()[0] == "t"
+    )
+    plt.close(figure)
+
+
 def test_variants_are_drawn_when_nothing_was_run(small):
     figure = figures.variants(overview.sensitivity("small"), "ratio")
     assert texts(figure.axes[0]) == ["not yet run"] * 3

@@ -822,7 +822,7 @@ def variants(table: pd.DataFrame, xlabel: str) -> Figure:
         ):
             label.set_fontweight("bold" if default else "normal")
         for position, label in enumerate(series):
-            own = part[part["series"] == label]
+            own = part[(part["series"] == label) & (part["state"] == "ran")]
             y = np.array([lines[name].index(variant) for variant in own["variant"]], float)
             y += 0.5 * ((position + 0.5) / len(series) - 0.5)
             color = f"C{position}"
@@ -830,9 +830,9 @@ def variants(table: pd.DataFrame, xlabel: str) -> Figure:
             ax.plot(own["ratio"], y, "os^D"[position], color=color, label=label)
         place = ax.get_yaxis_transform()  # x in parts of the panel's width
         for variant, own in part.groupby("variant"):
-            if not np.isfinite(own["ratio"].astype(float)).any():
-                state = ", ".join(dict.fromkeys(own["state"]))
-                height = lines[name].index(variant)
+            if "ran" not in set(own["state"]):
+                states = [state for state in own["state"] if state != "not recorded"]
+                state, height = (states or ["not recorded"])[0], lines[name].index(variant)
                 ax.text(0.99, height, state, transform=place, ha="right", va="center")
     axes.flat[-1].set_xlabel(xlabel)
     _around_one(axes.flat[-1], table["ratio"])
