@@ -131,7 +131,7 @@ def test_several_quantities_share_a_sentence():
 def test_less_is_never_said_of_a_factor_below_one(factors, words):
     told = findings.times_less(pd.Series(factors))
     assert told.startswith(words)
-    assert told.endswith(", undecided") == (max(factors) > 3 > min(factors))
+    assert told.endswith("; undecided)") == (max(factors) > 3 > min(factors))
 
 
 def test_a_factor_prints_with_its_interval():

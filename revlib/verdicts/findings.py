@@ -77,8 +77,9 @@ def times_less(factors: pd.Series) -> str:
         return "by no ratio that can be given"
     more = times.mean < 1
     value = rounded(1 / times.mean if more else times.mean)
-    open_ = {"open": ", undecided", "few": ", undecided"}.get(times.side, "")
-    return f"{value} times {'*more*' if more else 'less'} {times.interval(inverse=more)}{open_}"
+    open_ = "; undecided" if times.side in ("open", "few") else ""
+    interval = times.interval(inverse=more).removesuffix(")")
+    return f"{value} times {'*more*' if more else 'less'} {interval}{open_})"
 
 
 def rounded(value: float) -> str:

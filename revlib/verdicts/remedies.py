@@ -49,15 +49,15 @@ def per_seed(table: pd.DataFrame, parameters: Parameters) -> pd.DataFrame:
     -------
     pandas.DataFrame
         One row for each training and seed: ``training``, ``seed``, ``loss`` (the last test loss,
-        infinite where the training has diverged), ``moves`` (the standard deviation of the test
-        loss over the last recorded steps), and the columns of `costs`.
+        infinite where the training has diverged), ``moves`` (the mean change of the test loss from
+        one of the last recorded steps to the next), and the columns of `costs`.
     """
     first, last = window(parameters)
     found = stability.fluctuation(table, "test_loss", first, last)
     keys = ["seed", "order"]
     ends = table[table["step"] == last].set_index(keys)["test_loss"]
     found = found.join(ends.where(np.isfinite(ends), np.inf).rename("loss"), on=keys)
-    found = found.rename(columns={"order": "training", "spread": "moves"})
+    found = found.rename(columns={"order": "training", "change": "moves"})
     found = found[["training", "seed", "loss", "moves"]].join(costs(parameters), on="training")
     places = {each.name: place for place, each in enumerate(trainings(parameters))}
     return found.sort_values("training", key=lambda names: names.map(places), kind="stable")
@@ -134,7 +134,7 @@ def sentence() -> str:
         for name, words in names.items()
     ]
     return (
-        "If you want calm for less: in the last steps, against forward training, "
+        "If you want calm for less: from step to step at the end, against forward training, "
         f"{'; '.join(told)}. The first two cost one forward run, the whole backward path "
         f"{stability.rounded(table.loc['backward', 'path'])} (MLP on Fashion-MNIST)."
     )
