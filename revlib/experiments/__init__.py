@@ -8,6 +8,7 @@ from revlib.experiments import (
     figures_2_to_11,
     figures_14_to_19,
     fixed_ending,
+    nudges,
     remedies,
     sandler2023,
     section_5,
@@ -23,6 +24,7 @@ _MODULES = (
     sandler2023,
     remedies,
     fixed_ending,
+    nudges,
 )
 
 STUDIES = {study.name: study for module in _MODULES for study in module.STUDIES}

@@ -7,21 +7,30 @@ ending alone? Two studies of each figure's setting, on seeds that no other study
   to the whole chain, which is the backward order; and two controls, an ending whose sequence
   changes from step to step and one whose maps do;
 - ``rivals-figure-4``: other ways to spend m more steps, or an average, on each look.
+
+And two that decide by such looks, at the same cost: ``looks-stopping-figure-4``, when to stop, and
+``looks-ranking-figure-4``, which learning rate to keep.
 """
 
 from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import torch
 from torch import nn
 
 from revlib.experiments import figures_2_to_11
+from revlib.experiments.section_5.held_out import held_out
+from revlib.experiments.section_5.paths import stopped
+from revlib.experiments.section_5.rankings import misranked
 from revlib.experiments.study import Iterates, Size, Study, Whole
 from revlib.orders import forward, tail
 from revlib.training import averaging, sweep
@@ -155,6 +164,127 @@ def _means(path: averaging.Path, length: int) -> Iterator[tuple[int, nn.Module]]
         yield step, mean
 
 
+@dataclass(frozen=True)
+class Watched(Parameters):
+    """What the numbers of a study of early stopping depend on.
+
+    Parameters
+    ----------
+    patience
+        After how many looks without a better one the training ends.
+    """
+
+    patience: int
+
+
+def stopping(parameters: Watched, seed: int, case: str) -> Iterator[dict[str, Any]]:
+    """Yield the looks of one of :data:`RIVALS`, and what early stopping makes of them.
+
+    Yields
+    ------
+    dict
+        ``step``; loss on the validation and the test set; and the columns of
+        :func:`revlib.experiments.section_5.paths.stopped`.
+    """
+    task = held_out(build(parameters.setting, seed))
+    looks = _looks(parameters, task, case)
+    curve = pd.DataFrame({"step": step} | task.evaluate(model) for step, model in looks)
+    yield from curve.assign(**stopped(curve, parameters.patience)).to_dict("records")
+
+
+JUDGES = (
+    "forward",
+    "forward, mean loss",
+    "fixed ending",
+    "fixed ending, mean loss",
+    "cooldown",
+    "EMA",
+)
+"""The ways to judge a learning rate for C maps: by one look at the end, or by the mean of ten.
+
+One ending or cooldown takes m = C/4 of the maps, and the moving average looks back over as many.
+Ten looks are spread over the last half of a path; of an ending each takes C/20 maps, so that the
+path is as much shorter.
+"""
+
+
+def _bought(case: str, budget: int) -> tuple[str, int, tuple[int, ...]]:
+    """Return what a budget buys: a rival, its m, and the steps at which one looks."""
+    rival, _, many = case.partition(", ")
+    if not many:
+        m = budget // 4
+        return rival, m, (budget - m if rival == "cooldown" else budget,)
+    m = budget // 20
+    length = budget - 9 * m if rival == "fixed ending" else budget
+    return rival, m, tuple(sorted(range(length, length // 2, -max(1, length // 20))[:10]))
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What the numbers of a study of early judgement depend on.
+
+    Parameters
+    ----------
+    setting
+        What is trained, but for the learning rate.
+    rates
+        The learning rates that are to be ranked.
+    long
+        Length of the long run that decides what the right ranking is, in steps.
+    last
+        How many of its last steps decide.
+    budgets
+        What may be spent on the early judgement of each rate, in maps; ascending.
+    """
+
+    setting: Setting
+    rates: tuple[float, ...]
+    long: int
+    last: int
+    budgets: tuple[int, ...]
+
+
+def judging(parameters: Judged, seed: int, case: str) -> Iterator[dict[str, Any]]:
+    """Yield how well one of :data:`JUDGES` ranks learning rates, at each budget.
+
+    Yields
+    ------
+    dict
+        ``step``, the budget, in maps for each learning rate; ``misranked``, the share of pairs that
+        the long run ranks the other way round, by its mean loss over the last steps; ``excess``, by
+        how much that loss at the rate which is ranked first lies above that at the best; and
+        ``misranked_decayed`` and ``excess_decayed``, the same where the rate of the long run falls
+        to zero in a line over the last steps, and its end counts.
+    """
+    long, last = parameters.long, parameters.last
+    truths = {
+        "": _scores(parameters, seed, "forward", 1, tuple(range(long - last + 10, long + 1, 10))),
+        "_decayed": _scores(parameters, seed, "cooldown", last, (long - last,)),
+    }
+    for budget in parameters.budgets:
+        scores = _scores(parameters, seed, *_bought(case, budget))
+        row: dict[str, Any] = {"step": budget}
+        for which, truth in truths.items():
+            row[f"misranked{which}"] = misranked(scores, truth)
+            row[f"excess{which}"] = truth[int(np.argmin(scores))] - min(truth)
+        yield row
+
+
+@functools.lru_cache(maxsize=8)
+def _scores(
+    parameters: Judged, seed: int, rival: str, length: int, steps: tuple[int, ...]
+) -> tuple[float, ...]:
+    """Return the mean validation loss of the looks at each rate, infinite where one diverged."""
+    scores = []
+    for rate in parameters.rates:
+        setting = parameters.setting.changed(learning_rate=rate)
+        task = held_out(build(setting, seed))
+        looks = _looks(Parameters(setting, length, steps), task, rival)
+        loss = np.mean([task.evaluate(model)["validation_loss"] for _, model in looks])
+        scores.append(float(loss) if np.isfinite(loss) else np.inf)
+    return tuple(scores)
+
+
 def _studies(
     figure: int, what: str, paper: dict[str, Any], sample: dict[str, Any]
 ) -> tuple[Study, Study]:
@@ -201,6 +331,93 @@ def _studies(
     )
 
 
+def _early(
+    figure: int,
+    what: str,
+    rates: tuple[float, ...],
+    paper: tuple[int, range, tuple[int, ...]],
+    sample: tuple[int, range, tuple[int, ...]],
+) -> tuple[Study, Study]:
+    """Return the studies of early stopping and of early judgement of a figure.
+
+    Of each size the number of maps a look, the looks, and the budgets.
+    """
+
+    def sizes(preset: str, length: int, looks: range, budgets, rates, seeds) -> tuple[Size, Size]:
+        setting = figures_2_to_11.setting(f"figure-{figure}", preset)
+        watched = Watched(setting, length, tuple(looks), patience=10)
+        judged = Judged(setting, rates, looks[-1], looks[-1] // 7, budgets)
+        return (
+            Size(watched, tuple(seeds), WATCHED, looks[-1], at=watched.steps),
+            Size(judged, tuple(seeds), JUDGES, budgets[-1], at=budgets),
+        )
+
+    small = sizes("sample", *sample, rates[::2], range(2))
+    full = sizes("paper", *paper, rates, range(10, 20))
+    common = {"section": "5", "chapter": "5-late-switch-and-early-judgement"}
+    return (
+        Study(
+            name=f"looks-stopping-figure-{figure}",
+            title=f"{what}: early stopping by looks that cost as much, in the setting of Figure "
+            f"{figure}",
+            sizes={"sample": small[0], "paper": full[0]},
+            method=Whole(stopping),
+            quantities={
+                "validation_loss": "loss on the validation set",
+                "stopped": "the step that early stopping picks",
+                "stopped_loss": "test loss at the step that early stopping picks",
+                "regret": "test loss there above the lowest of the path",
+            },
+            **common,
+        ),
+        Study(
+            name=f"looks-ranking-figure-{figure}",
+            title=f"{what}: learning rates ranked early by looks that cost as much, in the setting "
+            f"of Figure {figure}",
+            sizes={"sample": small[1], "paper": full[1]},
+            method=Whole(judging),
+            quantities={
+                "misranked": "share of pairs ranked other than by the long run",
+                "excess": "loss of the long run at the rate chosen above that at the best rate",
+                "misranked_decayed": "share of pairs ranked other than by the long run with decay",
+                "excess_decayed": "loss of the long run with decay at the rate chosen above that "
+                "at the best rate",
+            },
+            **common,
+        ),
+    )
+
+
+WATCHED = ("forward", "fixed ending", "cooldown", "EMA")
+"""The rivals whose looks early stopping watches."""
+
+
+def _convolutional(
+    figure: int, what: str, length: int, variants: tuple[dict[str, str], ...] = ()
+) -> Study:
+    """Return the endings of a convolutional network, at looks that cost about one forward run.
+
+    The sample takes as many steps as that of the figure, and has an ending of so many maps.
+    """
+    small, full = (
+        figures_2_to_11.setting(f"figure-{figure}", preset) for preset in ("sample", "paper")
+    )
+    looks = tuple(sorted({*range(1000, 2001, 20), *range(1993, 2001)}))
+    few = tuple(range(length, 2 * length + 1))
+    return Study(
+        name=f"endings-figure-{figure}",
+        title=f"{what}: forward with a fixed ending, in the setting of Figure {figure}",
+        section="5",
+        chapter=CHAPTER,
+        sizes={
+            "sample": Size(small, (0,), ("forward", f"tail({length})"), few[-1], at=few),
+            "paper": Size(full, (5, 6, 7), ("forward", "tail(50)"), looks[-1], at=looks),
+        },
+        method=Iterates(),
+        variants=variants,
+    )
+
+
 _REGRESSION = (
     {
         "steps": (*range(0, 700, 10), *range(700, 1401)),
@@ -214,6 +431,11 @@ _REGRESSION = (
         "length": 20,
         "seeds": range(2),
     },
+)
+
+_LOOKS = (
+    (100, range(700, 1401, 10), (25, 100, 400)),
+    (20, range(60, 121, 3), (25, 50)),
 )
 
 STUDIES = (
@@ -236,5 +458,9 @@ STUDIES = (
             "seeds": range(2),
         },
     ),
+    _convolutional(2, "ResNet-18 on CIFAR-10", 2, variants=({"normalisation": "group"},)),
+    _convolutional(8, "VGG-19 on CIFAR-10", 1),
+    *_early(4, "MLP learning x²", (0.003, 0.006, 0.0125, 0.025, 0.05, 0.1, 0.2), *_LOOKS),
+    *_early(5, "MLP learning cos(10x)", (0.0025, 0.005, 0.01, 0.02, 0.04, 0.08), *_LOOKS),
 )
 """The studies of the fixed ending."""
