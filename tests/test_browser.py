@@ -13,7 +13,6 @@ from built import BOOK, PAGES
 from playwright.sync_api import Error, sync_playwright
 
 import revlib
-from revlib.orders import tree
 from revlib.theory import quadratic
 from revlib.training.maps import noisy_quadratic
 
@@ -187,14 +186,14 @@ def test_the_search_finds_a_word(browser):
     visit.tab.context.close()
 
 
-class ThreeOrders(Visit):
+class LiveOrders(Visit):
     """The page whose paths are computed in the browser."""
 
     def __init__(self, browser, **settings):
-        super().__init__(browser, BOOK / "three-orders.html", **settings)
+        super().__init__(browser, BOOK / "live-orders.html", **settings)
 
     def part(self, name):
-        return self.tab.locator(f"#three-orders-{name}")
+        return self.tab.locator(f"#live-orders-{name}")
 
     def set(self, **values):
         for name, value in values.items():
@@ -208,36 +207,41 @@ class ThreeOrders(Visit):
 
 
 @pytest.fixture
-def three_orders(browser):
-    visit = ThreeOrders(browser)
+def live_orders(browser):
+    visit = LiveOrders(browser)
     yield visit
     assert not visit.complaints
     visit.tab.context.close()
 
 
-def orders(size):
-    return [revlib.forward(), revlib.windowed(size), revlib.backward()]
+ORDERS = ("forward", "windowed", "tail", "backward")
+
+
+def orders(size=10, length=10):
+    fixed = revlib.tail(length) if length else revlib.forward()
+    return [revlib.forward(), revlib.windowed(size), fixed, revlib.backward()]
 
 
 @pytest.mark.parametrize(
-    ("h", "sigma", "size"), [(0.2, 1, 10), (1.5, 0.5, 7), (1, 3, 60), (2.2, 1, 1), (0.05, 0, 59)]
+    ("h", "sigma", "size", "length"),
+    [(0.2, 1, 10, 10), (1.5, 0.5, 7, 59), (1, 3, 60, 0), (2.2, 1, 1, 60), (0.05, 0, 59, 1)],
 )
-def test_the_paths_are_those_of_the_library(three_orders, h, sigma, size):
-    three_orders.set(h=h, sigma=sigma, size=size)
-    table = three_orders.table()
+def test_the_paths_are_those_of_the_library(live_orders, h, sigma, size, length):
+    live_orders.set(h=h, sigma=sigma, size=size, length=length)
+    table = live_orders.table()
     noise = table["noise"].to_numpy()[1:]
     maps = noisy_quadratic(h, noise)
     assert len(maps) == 60
-    for name, order in zip(["forward", "windowed", "backward"], orders(size), strict=True):
+    for name, order in zip(ORDERS, orders(size, length), strict=True):
         path = [theta for _, theta in revlib.iterates(maps, 1.0, order)]
         np.testing.assert_allclose(table[name], path, rtol=1e-12, atol=1e-12)
     assert np.std(noise) == pytest.approx(sigma, rel=0.25)
 
 
-def test_the_picture_shows_the_paths(three_orders):
-    table = three_orders.table()
-    for name in ("forward", "windowed", "backward"):
-        line = three_orders.part("picture").locator(f"polyline.{name}").get_attribute("points")
+def test_the_picture_shows_the_paths(live_orders):
+    table = live_orders.table()
+    for name in ORDERS:
+        line = live_orders.part("picture").locator(f"polyline.{name}").get_attribute("points")
         x, y = np.array(line.replace(",", " ").split(), dtype=float).reshape(-1, 2).T
         for drawn, values in ((x, table.index), (-y, table[name])):  # y points down on a screen
             slope, shift = np.polyfit(values, drawn, 1)
@@ -245,28 +249,54 @@ def test_the_picture_shows_the_paths(three_orders):
             np.testing.assert_allclose(slope * values + shift, drawn, atol=1e-6)
 
 
-@pytest.mark.parametrize(("step", "size"), [(1, 10), (24, 10), (25, 5), (60, 60), (60, 1)])
-def test_the_boxes_show_which_maps_are_applied(three_orders, step, size):
-    three_orders.set(step=step, size=size)
-    rows = three_orders.part("replays").locator("ol").all()
-    told = three_orders.part("replays").locator("p").all_inner_texts()
-    for row, text, order in zip(rows, told, orders(size), strict=True):
-        assert row.locator("li").all_inner_texts() == [f"T{i}" for i in order.applied(step)]
-        [node] = [node for node in tree(order, range(61)) if step in node.steps]
-        now = [f"T{i}" for run in node.runs for i in run]
-        assert f": from θ({step - len(now)}) apply {now[0]}" in text
-        assert row.locator("li.now").all_inner_texts() == now
-        assert row.locator("li.now").count() + row.locator("li.kept").count() == step
+@pytest.mark.parametrize(("length", "other"), [(0, "forward"), (60, "backward")])
+def test_the_ending_turns_forward_into_backward(live_orders, length, other):
+    apart = live_orders.table()
+    assert (apart["tail"][12:] != apart[other][12:]).all()  # until then tail(10) is backward
+    live_orders.set(length=length)
+    table = live_orders.table()
+    assert (table["tail"] == table[other]).all()
+    assert f"tail({length})" in live_orders.part("picture").inner_text()
 
 
-def test_words_tell_what_the_picture_shows(three_orders):
-    three_orders.set(h=0.5, sigma=2, size=6)
-    table = three_orders.table()
-    summary = three_orders.part("summary").inner_text()
+def test_each_map_more_at_the_end_contracts_what_comes_before(live_orders):
+    changes = []
+    for length in (5, 6):
+        live_orders.set(h=0.5, length=length)
+        changes.append(np.diff(live_orders.table()["tail"][40:]))
+    np.testing.assert_allclose(changes[1], changes[0] / 2, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("step", "size", "length"),
+    [(1, 10, 0), (24, 10, 10), (25, 5, 24), (60, 60, 60), (60, 1, 59), (8, 3, 9)],
+)
+def test_the_boxes_show_which_maps_are_applied(live_orders, step, size, length):
+    live_orders.set(step=step, size=size, length=length)
+    rows = live_orders.part("replays").locator("ol").all()
+    told = live_orders.part("replays").locator("p").all_inner_texts()
+    for row, text, order in zip(rows, told, orders(size, length), strict=True):
+        word, before = order.applied(step), order.applied(step - 1)
+        count = next((i for i, letter in enumerate(before) if word[i] != letter), step - 1)
+        kept, now = word[:count], word[count:]
+        assert row.locator("li.kept").all_inner_texts() == [f"T{i}" for i in kept]
+        assert row.locator("li.now").all_inner_texts() == [f"T{i}" for i in now]
+        whole = order.applied(count) == kept
+        origin = f"θ({count})" if whole else f"what T{kept[0]} to T{kept[-1]} have made of θ(0)"
+        assert f"{order.name if length else text.partition(':')[0]}: from {origin} apply" in text
+        assert f"apply T{now[0]}" in text
+        assert f"({len(now)} map" in text
+
+
+def test_words_tell_what_the_picture_shows(live_orders):
+    live_orders.set(h=0.5, sigma=2, size=6, length=4)
+    table = live_orders.table()
+    summary = live_orders.part("summary").inner_text()
     assert f"= {np.sqrt(quadratic.stationary_variance(0.5, 2)):#.3g} (the grey band)" in summary
     assert f"spread of the forward path is {table['forward'][-20:].std(ddof=0):#.3g}" in summary
-    rows = three_orders.part("table").inner_text().replace("−", "-").splitlines()
-    for row, order in zip(rows, orders(6), strict=True):
+    assert f"path of tail(4) {table['tail'][-20:].std(ddof=0):#.3g}" in summary
+    rows = live_orders.part("table").inner_text().replace("−", "-").splitlines()
+    for row, order in zip(rows, orders(6, 4), strict=True):
         name, spread, end, cost = row.split()
         assert float(spread) == pytest.approx(table[name][-20:].std(ddof=0), rel=0.005)
         assert float(end) == pytest.approx(table[name][60], rel=0.005)
@@ -276,41 +306,42 @@ def test_words_tell_what_the_picture_shows(three_orders):
 @pytest.mark.parametrize(
     ("h", "words"), [(1.95, "They contract"), (2, "do not contract"), (2.05, "do not contract")]
 )
-def test_the_condition_of_contraction_is_told(three_orders, h, words):
-    three_orders.set(h=h)
-    assert words in three_orders.part("summary").inner_text()
-    assert three_orders.part("picture").locator(".band").count() == (3 if h < 2 else 0)
+def test_the_condition_of_contraction_is_told(live_orders, h, words):
+    live_orders.set(h=h)
+    assert words in live_orders.part("summary").inner_text()
+    assert live_orders.part("picture").locator(".band").count() == (4 if h < 2 else 0)
 
 
-def test_new_batches_are_other_noises_and_the_same_for_every_reader(three_orders, browser):
-    first = three_orders.table()
-    three_orders.part("noise").click()
-    second = three_orders.table()
+def test_new_batches_are_other_noises_and_the_same_for_every_reader(live_orders, browser):
+    first = live_orders.table()
+    live_orders.part("noise").click()
+    second = live_orders.table()
     assert (first["noise"][1:] != second["noise"][1:]).all()
-    again = ThreeOrders(browser)
+    again = LiveOrders(browser)
     pd.testing.assert_frame_equal(again.table(), first)
     again.tab.context.close()
 
 
-def test_the_keyboard_suffices(three_orders):
-    before = three_orders.table()
-    three_orders.tab.get_by_label("Learning rate h").focus()
-    three_orders.tab.keyboard.press("ArrowRight")
-    assert three_orders.tab.locator("output[for=three-orders-h]").inner_text() == "0.25"
-    after = three_orders.table()
+def test_the_keyboard_suffices(live_orders):
+    before = live_orders.table()
+    live_orders.tab.get_by_label("Learning rate h").focus()
+    live_orders.tab.keyboard.press("ArrowRight")
+    assert live_orders.tab.locator("output[for=live-orders-h]").inner_text() == "0.25"
+    after = live_orders.table()
     assert (after["noise"][1:] == before["noise"][1:]).all()
     assert (after["forward"][1:] != before["forward"][1:]).all()
-    for label in ("Standard deviation σ of the noise", "Size w of the window", "Step n to look at"):
-        three_orders.tab.keyboard.press("Tab")
-        assert three_orders.tab.evaluate("document.activeElement.labels[0].innerText") == label
-    three_orders.tab.keyboard.press("Tab")
-    three_orders.tab.keyboard.press("Enter")
-    assert (three_orders.table()["noise"][1:] != before["noise"][1:]).all()
+    labels = ("Standard deviation σ of the noise", "Size w of the window")
+    for label in (*labels, "Number m of fixed last maps", "Step n to look at"):
+        live_orders.tab.keyboard.press("Tab")
+        assert live_orders.tab.evaluate("document.activeElement.labels[0].innerText") == label
+    live_orders.tab.keyboard.press("Tab")
+    live_orders.tab.keyboard.press("Enter")
+    assert (live_orders.table()["noise"][1:] != before["noise"][1:]).all()
 
 
 def test_without_scripts_the_page_says_so(browser):
     tab = browser.new_context(java_script_enabled=False).new_page()
-    tab.goto((BOOK / "three-orders.html").as_uri())
+    tab.goto((BOOK / "live-orders.html").as_uri())
     assert tab.locator("noscript p").first.is_visible()
-    assert not tab.locator("#three-orders").is_visible()
+    assert not tab.locator("#live-orders").is_visible()
     tab.context.close()

@@ -1,4 +1,4 @@
-/* The page "Three orders, live": the quadratic example of Section 3.1, computed and drawn by the
+/* The page "Four orders, live": the quadratic example of Section 3.1, computed and drawn by the
    reader's browser. Jupyter Book puts this script on every page; on
    the others it does nothing, and it leaves no names behind.
 
@@ -20,12 +20,13 @@
   const down = (high, low) => Array.from({ length: high - low }, (_, i) => high - i);
 
   /** The orders: which maps make the iterate at step n, in the order in which they are applied? */
-  const orders = (size) => ({
+  const orders = (size, length) => ({
     forward: (n) => down(n, 0).reverse(),
     windowed: (n) =>
       Array.from({ length: Math.ceil(n / size) }, (_, k) => k * size).flatMap((low) =>
         down(Math.min(low + size, n), low),
       ),
+    tail: (n) => [...down(n, Math.min(length, n)).reverse(), ...down(Math.min(length, n), 0)],
     backward: (n) => down(n, 0),
   });
 
@@ -35,12 +36,10 @@
       word(n).reduce((theta, i) => maps[i - 1](theta), theta0),
     );
 
-  /** The last step before n whose whole word the word at step n begins with. */
-  function start(word, n) {
-    const letters = word(n);
-    let step = n - 1;
-    while (word(step).some((letter, i) => letter !== letters[i])) step -= 1;
-    return step;
+  /** How many maps of step n are applied already: those with which step n - 1 begins too. */
+  function kept(word, n) {
+    const before = word(n - 1);
+    return word(n).findIndex((letter, i) => letter !== before[i]);
   }
 
   /** Standard normal numbers by the method of Box and Muller, from the generator mulberry32. */
@@ -71,20 +70,22 @@
   /* The second part shows it. */
 
   document.addEventListener("DOMContentLoaded", () => {
-    const page = document.getElementById("three-orders");
+    const page = document.getElementById("live-orders");
     if (!page) return;
-    const part = (name) => document.getElementById(`three-orders-${name}`);
-    const sliders = { h: part("h"), sigma: part("sigma"), size: part("size"), step: part("step") };
+    const part = (name) => document.getElementById(`live-orders-${name}`);
+    const names = ["h", "sigma", "size", "length", "step"];
+    const sliders = Object.fromEntries(names.map((name) => [name, part(name)]));
     let seed = 1;
 
     function compute() {
-      const [h, sigma, size, step] = Object.values(sliders).map((slider) => slider.valueAsNumber);
+      const values = Object.values(sliders).map((slider) => slider.valueAsNumber);
+      const [h, sigma, size, length, step] = values;
       const noise = normals(seed, STEPS).map((z) => sigma * z);
       const maps = noisyQuadratic(h, noise);
-      const words = orders(size);
+      const words = orders(size, length);
       const paths = {};
       for (const name in words) paths[name] = iterates(maps, START, words[name]);
-      return { h, sigma, size, step, noise, words, paths };
+      return { h, sigma, size, length, step, noise, words, paths };
     }
 
     function update() {
@@ -127,7 +128,17 @@
     return made;
   }
 
-  /** The three paths, one panel each, all on the same scale; colours are in three-orders.css. */
+  /** An order as it is called, with its number. */
+  const called = (name, { size, length }) =>
+    ({ windowed: `windowed(${size})`, tail: `tail(${length})` })[name] ?? name;
+
+  /** The steps at which an order begins something new: a window, or the path before its ending. */
+  const borders = (name, { size, length }) =>
+    Array.from({ length: STEPS }, (_, n) => n).filter(
+      (n) => n > 0 && (name === "windowed" ? n % size === 0 : name === "tail" && n === length),
+    );
+
+  /** The four paths, one panel each, all on the same scale; colours are in live-orders.css. */
   function picture(run, width) {
     const [left, right, head, height, foot] = [56, 12, 28, 110, 40];
     const panel = head + height;
@@ -144,16 +155,16 @@
       height: total,
       role: "img",
       "aria-label":
-        "The forward, the windowed and the backward path, one below the other, against the step.",
-      "aria-describedby": "three-orders-summary",
+        "The forward, the windowed, the tail and the backward path, one below the other, against " +
+        "the step.",
+      "aria-describedby": "live-orders-summary",
     });
     names.forEach((name, row) => {
       const top = row * panel + head;
       const y = (theta) => top + (height * (1 - theta / limit)) / 2;
       const line = (x1, y1, x2, y2, kind) => svg("line", { x1, y1, x2, y2, class: kind });
       const words = (text, attributes) => svg("text", attributes, text);
-      const title = name === "windowed" ? `windowed(${run.size})` : name;
-      drawing.append(words(title, { x: left, y: top - 8, class: `name ${name}` }));
+      drawing.append(words(called(name, run), { x: left, y: top - 8, class: `name ${name}` }));
       if (spread !== null) {
         const [upper, lower] = [y(spread), y(-spread)];
         const box = { x: left, y: upper, width: x(STEPS) - left, height: lower - upper };
@@ -166,8 +177,8 @@
           words(number, { x: left - 6, y: y(theta) + 4, class: "y" }),
         );
       }
-      for (let n = run.size; name === "windowed" && n < STEPS; n += run.size) {
-        drawing.append(line(x(n), top, x(n), top + height, "window"));
+      for (const n of borders(name, run)) {
+        drawing.append(line(x(n), top, x(n), top + height, "border"));
       }
       drawing.append(line(x(run.step), top, x(run.step), top + height, "step"));
       const points = run.paths[name].map((theta, n) => [x(n), y(theta)]);
@@ -183,7 +194,7 @@
   }
 
   /** What the picture shows, in words. */
-  function summary({ h, sigma, paths }) {
+  function summary({ h, sigma, length, paths }) {
     const factor = Math.abs(1 - h);
     const opening = `Each map multiplies distances by |1 − h| = ${shown(factor)}. `;
     if (h > 2) {
@@ -192,19 +203,19 @@
     if (h === 2) {
       return `${opening}They do not contract: h must be below 2. No path comes to rest.`;
     }
-    const [forward, , backward] = Object.values(paths).map((path) => deviation(path.slice(-LATE)));
+    const spread = (name) => shown(deviation(paths[name].slice(-LATE)));
     return (
       `${opening}They contract, since 0 < h < 2, and the stationary standard deviation is ` +
       `σ√(h/(2 − h)) = ${shown(stationary(h, sigma))} (the grey band). Over the last ${LATE} ` +
-      `steps the spread of the forward path is ${shown(forward)}, and that of the backward path ` +
-      `${shown(backward)}.`
+      `steps the spread of the forward path is ${spread("forward")}, that of the path of ` +
+      `tail(${length}) ${spread("tail")}, and that of the backward path ${spread("backward")}.`
     );
   }
 
   function tabulate({ words, paths }, body) {
     body.replaceChildren(
       ...Object.entries(paths).map(([name, path]) => {
-        const counts = path.slice(1).map((_, i) => i + 1 - start(words[name], i + 1));
+        const counts = path.slice(1).map((_, i) => i + 1 - kept(words[name], i + 1));
         const cells = [shown(deviation(path.slice(-LATE))), shown(path[STEPS])];
         cells.push(String(counts.reduce((sum, count) => sum + count)));
         return element(
@@ -224,13 +235,20 @@
     return `${names[0]}, then ${names[1]}, and so on down to ${names.at(-1)}`;
   }
 
+  /** What some first maps of a word have made: an earlier iterate of the order, or another point. */
+  function point(word, maps) {
+    const iterate = word(maps.length).every((letter, i) => letter === maps[i]);
+    return iterate ? `θ(${maps.length})` : `what T${maps[0]} to T${maps.at(-1)} have made of θ(0)`;
+  }
+
   /** For each order, all maps behind θ(n) as they are applied; those of this step are marked. */
-  function replays({ step, words }, list) {
+  function replays(run, list) {
+    const { step, words } = run;
     list.replaceChildren(
       ...Object.entries(words).map(([name, word]) => {
-        const from = start(word, step);
-        const [before, now] = [word(step).slice(0, from), word(step).slice(from)];
-        const text = `${name}: from θ(${from}) apply ${told(now)}`;
+        const count = kept(word, step);
+        const [before, now] = [word(step).slice(0, count), word(step).slice(count)];
+        const text = `${called(name, run)}: from ${point(word, before)} apply ${told(now)}`;
         const box = (kind) => (i) => element("li", { class: kind }, `T${i}`);
         return element(
           "div",
