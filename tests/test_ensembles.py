@@ -93,8 +93,9 @@ def test_reshuffled_variances_are_exact(epoch):
     h, steps, values = 0.3, 3 * epoch, np.arange(epoch) - (epoch - 1) / 2
     shuffles = list(itertools.permutations(values))
     noise = np.array([sum(three, ()) for three in itertools.product(shuffles, repeat=3)]).T
-    found = ensembles.reshuffled_variances(h, steps, epoch, values.std())
-    for order in (orders.forward(), orders.backward()):
+    each = orders.forward(), orders.backward(), orders.tail(epoch + 1)
+    found = ensembles.reshuffled_variances(h, steps, epoch, values.std(), each)
+    for order in each:
         maps = noisy_quadratic(h, noise)
         start = np.zeros(noise.shape[1])
         exact = [theta.var() for _, theta in iterates(maps, start, order)]

@@ -9,7 +9,23 @@ import tiny
 import torch
 
 from revlib import orders
-from revlib.experiments.fixed_ending import LARGER, RIVALS, STUDIES, Parameters, rivals
+from revlib.experiments import fixed_ending as studies
+from revlib.experiments.fixed_ending import (
+    JUDGES,
+    LARGER,
+    RIVALS,
+    STUDIES,
+    WATCHED,
+    Judged,
+    Parameters,
+    Watched,
+    judging,
+    rivals,
+    stopping,
+)
+from revlib.experiments.section_5.held_out import held_out
+from revlib.experiments.section_5.paths import stopped
+from revlib.experiments.section_5.rankings import misranked
 from revlib.iterates import iterates
 from revlib.training.maps import Trainer, TrainingStep
 from revlib.training.settings import build
@@ -199,5 +215,96 @@ def test_the_seeds_are_fresh_and_every_look_can_be_judged(study):
     paper = study.size("paper")
     assert not set(paper.seeds) & {0, 1, 2, 3, 4}
     assert "tail(" in str(paper.cases) or "fixed ending" in paper.cases
+    if paper.cases == JUDGES:
+        return  # which are judged at their end
     half = [n for n in paper.at if n >= paper.steps // 2]
     assert len(half) > 50
+
+
+# Decisions by looks at the same cost
+
+
+@pytest.mark.parametrize("case", WATCHED)
+def test_early_stopping_watches_the_looks_of_a_rival(case):
+    looks = tuple(range(10, 31, 2))
+    found = pd.DataFrame(stopping(Watched(SETTING, M, looks, patience=3), 3, case))
+    assert found["step"].tolist() == list(looks)
+    shown = pd.DataFrame(rivals(Parameters(SETTING, M, looks), 3, case))
+    # The halves of the test set are of one size.
+    mean = (found["validation_loss"] + found["test_loss"]) / 2
+    np.testing.assert_allclose(mean, shown["test_loss"], rtol=1e-9)
+    expected = stopped(found[["step", "validation_loss", "test_loss"]], 3)
+    pd.testing.assert_frame_equal(found[expected.columns], expected)
+
+
+@pytest.mark.parametrize("budget", [20, 25, 100, 400])
+@pytest.mark.parametrize("case", JUDGES)
+def test_every_judge_spends_its_budget_and_no_more(case, budget):
+    rival, m, steps = studies._bought(case, budget)
+    few, many = (min(10, budget // 3), 10) if "mean" in case else (1, 1)
+    assert few <= len(steps) <= many
+    order = orders.tail(m) if rival == "fixed ending" else orders.forward()
+    cost = order.cost(steps) + (m if rival == "cooldown" else 0)
+    assert 0.8 * budget <= cost <= budget
+    if "mean" in case:
+        assert min(steps) > steps[-1] / 2
+
+
+RATES = (0.02, 0.1, 0.3)
+JUDGED = Judged(SETTING, RATES, long=40, last=20, budgets=(20,))
+
+
+def scores(case, m, steps):
+    """The mean validation loss of looks at each rate."""
+    found = []
+    for rate in RATES:
+        setting = SETTING.changed(learning_rate=rate)
+        looks = studies._looks(Parameters(setting, m, steps), held_out(build(setting, 3)), case)
+        task = held_out(build(setting, 3))
+        found.append(np.mean([task.evaluate(model)["validation_loss"] for _, model in looks]))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("case", "bought"),
+    [
+        ("forward", ("forward", 5, (20,))),
+        ("forward, mean loss", ("forward", 1, tuple(range(11, 21)))),
+        ("fixed ending", ("fixed ending", 5, (20,))),
+        ("cooldown", ("cooldown", 5, (15,))),
+        ("EMA", ("EMA", 5, (20,))),
+    ],
+)
+def test_judges_rank_as_their_looks_do(case, bought):
+    [row] = judging(JUDGED, 3, case)
+    mine = scores(*bought)
+    for which, truth in (
+        ("", scores("forward", 1, (30, 40))),
+        ("_decayed", scores("cooldown", 20, (20,))),
+    ):
+        assert row[f"misranked{which}"] == pytest.approx(misranked(mine, truth))
+        assert row[f"excess{which}"] == pytest.approx(truth[int(np.argmin(mine))] - min(truth))
+
+
+def test_a_rate_that_diverges_comes_last():
+    wild = dataclasses.replace(JUDGED, rates=(0.1, 1e6))
+    for case in ("forward", "cooldown"):
+        [row] = judging(wild, 3, case)
+        assert row["misranked"] == row["excess"] == 0
+
+
+def test_a_costly_network_is_shown_when_it_is_stored_and_until_then_says_how(monkeypatch):
+    words = fixed_ending.costly("endings-figure-2", normalisation="group")
+    assert words == "*Not yet run*: `revlib run endings-figure-2 --set normalisation=group`."
+    size = next(s for s in STUDIES if s.name == "endings-figure-2").size("paper")
+    generator = np.random.default_rng(0)
+    table = pd.DataFrame(
+        {"seed": seed, "order": case, "step": n, "test_loss": 1 + noise * generator.normal()}
+        for seed in size.seeds
+        for case, noise in zip(size.cases, (0.1, 0.01), strict=True)
+        for n in size.at
+    )
+    monkeypatch.setattr(fixed_ending.runs, "stored", lambda *_, **__: table)
+    assert "| tail(50) | 1" in fixed_ending.costly("endings-figure-2")
+    monkeypatch.setattr(fixed_ending.runs, "stored", lambda *_, **__: table.iloc[: len(size.at)])
+    assert "Not yet run" in fixed_ending.costly("endings-figure-2")

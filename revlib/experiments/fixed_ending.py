@@ -203,8 +203,8 @@ JUDGES = (
 """The ways to judge a learning rate for C maps: by one look at the end, or by the mean of ten.
 
 One ending or cooldown takes m = C/4 of the maps, and the moving average looks back over as many.
-Ten looks are spread over the last half of a path; of an ending each takes C/20 maps, so that the
-path is as much shorter.
+Ten looks, or fewer where there are no ten steps, are spread over the last half of a path; of an
+ending each takes C/20 maps, so that the path is as much shorter.
 """
 
 

@@ -469,7 +469,7 @@ def scaling(
         Lines: the x and y values of each.
     measured : mapping from str to a tuple of numpy.ndarray
         Markers: x and y values, and standard errors where there are any, one of them drawn to
-        each side. The x axis has a tick at each of the x values.
+        each side. The x axis has a tick at each of the x values, as far as there is room.
     xlabel, ylabel : str
         What the axes show.
 
@@ -486,7 +486,11 @@ def scaling(
         ax.errorbar(x, y, *error, capsize=3, label=name, **style)
     ax.set_xscale("log")
     ax.set_yscale("log")
-    ticks = sorted({value for x, *_ in measured.values() for value in x})
+    ticks: list[float] = []
+    values = sorted({value for x, *_ in measured.values() for value in x}, reverse=True)
+    for value in values:
+        if not ticks or np.log(ticks[-1] / value) > 0.05 * np.log(values[0] / values[-1]):
+            ticks.append(value)
     ax.set_xticks(ticks, [f"{float(f'{tick:.2g}'):g}" for tick in ticks])  # 320 and not 3.2e+02
     ax.xaxis.minorticks_off()
     ax.set_xlabel(xlabel)

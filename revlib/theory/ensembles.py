@@ -8,12 +8,14 @@ examples every run sees at every step.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
+
+from revlib.orders import Order, backward, forward
 
 Gradient = Callable[[np.ndarray, Any], np.ndarray]
 
@@ -176,14 +178,18 @@ def shuffled_epochs(
 
 
 def reshuffled_variances(
-    h: float, steps: int, epoch: int, sigma: float = 1.0
+    h: float,
+    steps: int,
+    epoch: int,
+    sigma: float = 1.0,
+    orders: Iterable[Order] = (forward(), backward()),
 ) -> dict[str, np.ndarray]:
-    """Return the variance of both orders' iterates where noise comes in shuffled epochs.
+    """Return the variance of the iterates of orders where noise comes in shuffled epochs.
 
     For the noisy quadratic of Section 3.1, ``T_i(theta) = (1 - h) theta + h eps_i``, whose noise
     runs through `epoch` values of mean 0 and variance sigma² in a new random order every epoch.
-    The iterate is ``sum_i w_i eps_i``, with the weights ``h (1 - h)^(n - i)`` forward and ``h (1 -
-    h)^(i - 1)`` backward. Different epochs are independent, and M values drawn without
+    The iterate is ``sum_i w_i eps_i``, with the weight ``h (1 - h)^(n - p)`` of the map that is
+    applied as the p-th of n. Different epochs are independent, and M values drawn without
     replacement have the covariance ``-sigma²/(M - 1)``, so that an epoch contributes
 
         sigma² M/(M - 1) (sum w_i² - (sum w_i)²/M),
@@ -200,19 +206,24 @@ def reshuffled_variances(
         The number M of values, 2 or more.
     sigma : float, optional
         Standard deviation of the values (the root of their mean square).
+    orders : iterable of revlib.orders.Order, optional
+        The orders.
 
     Returns
     -------
     dict of numpy.ndarray
-        For ``"forward"`` and ``"backward"`` the variances at the steps 0 to `steps`.
+        By the name of the order the variances at the steps 0 to `steps`.
     """
-    weights = h * (1.0 - h) ** np.arange(steps)
-    return {
-        name: np.array(
-            [_variance(weights[:n][::direction], epoch, sigma) for n in range(steps + 1)]
-        )
-        for name, direction in (("forward", -1), ("backward", 1))
-    }
+    latest_first = h * (1.0 - h) ** np.arange(steps)
+    found = {}
+    for order in orders:
+        variances = []
+        for n in range(steps + 1):
+            weights = np.zeros(n)
+            weights[np.array(order.applied(n), int) - 1] = latest_first[:n][::-1]
+            variances.append(_variance(weights, epoch, sigma))
+        found[order.name] = np.array(variances)
+    return found
 
 
 def _variance(weights: ArrayLike, epoch: int, sigma: float) -> float:

@@ -7,8 +7,10 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
+from revlib import experiments, runs
 from revlib.experiments.fixed_ending import LARGER
 from revlib.orders import Order
+from revlib.runs.engine import Plan
 from revlib.verdicts import findings, stability
 from revlib.verdicts.stability import log_ratio, rounded
 
@@ -123,6 +125,87 @@ def rival(rivals: pd.DataFrame, names: Iterable[str]) -> str:
         for name in names
     ]
     return findings.sentence(told)
+
+
+def nudged(table: pd.DataFrame) -> pd.DataFrame:
+    """Return what nudges have grown to at the end of the chain.
+
+    Parameters
+    ----------
+    table
+        The rows of a study of nudges.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row for each case and seed: ``order``, ``seed``, ``after``, the number of maps that
+        follow the nudge, and ``growth`` and ``random``, by how much a nudge along a training step
+        and one in a random direction have grown.
+    """
+    ends = table[table["step"] == table["step"].max()]
+    parts = ends["order"].str.extract(r"(?P<order>.+), before the last (?P<after>\d+)")
+    return pd.DataFrame(
+        {
+            "order": parts["order"],
+            "seed": ends["seed"],
+            "after": parts["after"].astype(int),
+            "growth": ends["step_growth"],
+            "random": ends["random_growth"],
+        }
+    ).sort_values(["order", "after", "seed"], ignore_index=True)
+
+
+def taken_in(nudges: pd.DataFrame, length: int) -> str:
+    """Return how far a nudge moves the end where either order takes in a new batch, in a sentence.
+
+    Backward that is before the first map, with a fixed ending before the maps of the ending.
+
+    Parameters
+    ----------
+    nudges
+        What `nudged` returns of a study.
+    length
+        The length of the ending.
+    """
+    ending = f"tail({length})"
+    at = nudges.set_index(["order", "after", "seed"])["growth"]
+    factors = at["backward", nudges["after"].max()] / at[ending, length]
+    return findings.less(
+        "the end of the chain",
+        "moves",
+        "after a small change where a new batch comes in",
+        factors,
+        ("backward", ending),
+    )
+
+
+def costly(name: str, **changes: str) -> str:
+    """Return the stored endings of a costly network as a table, or how they are computed.
+
+    Batch normalisation has two ways to be evaluated, each with a table of its own.
+
+    Parameters
+    ----------
+    name
+        A study of endings.
+    **changes
+        Fields of its setting that differ.
+    """
+    size = experiments.get(name).size("paper")
+    table = runs.stored(name, "paper", **changes)
+    looks = table.groupby("seed").size() if len(table) else pd.Series(dtype=int)
+    whole = looks.index[looks == len(size.cases) * len(size.at)]
+    if whole.empty:
+        command = Plan.of(name, "paper", changes=changes).command
+        return f"*Not yet run*: `revlib run {command}`."
+    table = table[table["seed"].isin(whole)]
+    ways = {"test_loss": "", "test_loss_by_batch": "Normalised by the evaluated examples:"}
+    tables = []
+    for quantity, words in ways.items():
+        if quantity in table and table[quantity].notna().any():
+            found = summary(calm(table, size.at[0], size.at[-1], quantity))
+            tables.append(f"{words}\n\n{table_of(found.loc[list(size.cases)])}")
+    return "\n\n".join(tables)
 
 
 def _interval(row: pd.Series, what: str) -> str:
