@@ -425,3 +425,9 @@ def test_sweeps_draw_each_line_with_its_error_bars_and_one_look():
 def test_the_largest_figure_of_the_paper_embeds_small():
     table = learning(seeds=range(5), steps=range(2001))
     assert len(render(figures.curves(table))) < 1.5e6
+
+
+def test_ticks_of_a_logarithmic_axis_leave_room_for_their_numbers():
+    x = np.array([3.0, 10, 1100, 1400])
+    (ax,) = figures.scaling({}, {"measured": (x, x)}, "maps", "growth").axes
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["3", "10", "1400"]

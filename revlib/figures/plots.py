@@ -489,8 +489,8 @@ def scaling(
     ticks: list[float] = []
     values = sorted({value for x, *_ in measured.values() for value in x}, reverse=True)
     for value in values:
-        if not ticks or np.log(ticks[-1] / value) > 0.05 * np.log(values[0] / values[-1]):
-            ticks.append(value)
+        if not ticks or np.log(ticks[0] / value) > 0.05 * np.log(values[0] / values[-1]):
+            ticks.insert(0, value)
     ax.set_xticks(ticks, [f"{float(f'{tick:.2g}'):g}" for tick in ticks])  # 320 and not 3.2e+02
     ax.xaxis.minorticks_off()
     ax.set_xlabel(xlabel)
