@@ -914,7 +914,8 @@ def test_a_study_of_the_paper_shows_what_is_stored(tiny, monkeypatch):
     found = shown("tiny", "paper")
     same(found.table, table)
     assert (found.preset, found.setting) == ("paper", TINY.sizes["paper"].setting)
-    assert found.note.startswith("Preset paper: stored results, last added to on 20")
+    place = "Preset paper: results stored in `results/tiny/paper`, last added to by "
+    assert found.note.startswith(f"{place}`revlib run tiny` on 20")
     assert provenance.machine() in found.note
     assert found.note.endswith("; 2 seeds, 6 of 33 steps recorded.")
     found = shown("tiny", "paper", seeds=[1])

@@ -13,6 +13,7 @@ from revlib.experiments.study import Size, Study
 from revlib.orders import named
 from revlib.runs import engine
 from revlib.runs.engine import Plan
+from revlib.store import results
 from revlib.training.settings import Setting
 
 
@@ -155,7 +156,11 @@ def shown(
             )
             return dataclasses.replace(small, note=note)
         log = plan.store.current(identity, plan.orders).runs
-        note = f"stored results, last added to on {log[-1]['date'][:10]}, {log[-1]['machine']}"
+        place = plan.store.folder.relative_to(results.root().parent)
+        note = (
+            f"results stored in `{place}`, last added to by `revlib run {plan.command}` on "
+            f"{log[-1]['date'][:10]}, {log[-1]['machine']}"
+        )
     table = table.reset_index(drop=True)
     steps, seeds = table["step"].nunique(), table["seed"].nunique()
     changed = ", ".join(f"{field}={value}" for field, value in plan.changes.items())
