@@ -80,7 +80,7 @@ def test_rates_are_shown_and_counted_by_kind():
 
 def test_the_summary_gives_each_its_verdict():
     lines = contraction.summary(table(ratios=(5.0, 0.2))).splitlines()
-    assert "Does the test loss vary less backward? Yes, 5 (95 %" in lines[0]
-    assert "Does the test loss vary less backward? No, *more*, 0.2 (95 %" in lines[1]
+    assert "Does the test loss vary less backward? Yes, 5 (95%" in lines[0]
+    assert "Does the test loss vary less backward? No, *more*, 0.2 (95%" in lines[1]
     assert "One step moves θ 3 times as far backward as forward." in lines[0]
     assert "Too few seeds, 4.9 (2 seeds)" in contraction.summary(table(seeds=2))

@@ -34,16 +34,16 @@ def varies(**how):
 
 def test_less_and_more_are_told_apart():
     assert varies().startswith("backward, the test loss varies ")
-    assert "times less about its trend than forward (95 % interval" in varies()
+    assert "times less about its trend than forward (95% interval" in varies()
     opposite = varies(forward=0.1, backward=1.0)
-    assert "times *more* about its trend than forward (95 % interval" in opposite
+    assert "times *more* about its trend than forward (95% interval" in opposite
     assert "less" not in opposite
 
 
 def test_what_is_not_decided_is_said_to_be_open():
     alike = pd.Series([0.97, 1.0, 1.02, 0.99, 1.03])
     words = findings.less("the loss", "varies", "", alike, ORDERS)
-    assert words.startswith("the loss varies as much backward as forward: the ratio is 1 (95 %")
+    assert words.startswith("the loss varies as much backward as forward: the ratio is 1 (95%")
     words = findings.less("the loss", "varies", "", pd.Series([0.3, 4.0, 1.0]), ORDERS)
     assert words.startswith("whether the loss varies less backward than forward is undecided")
     assert varies(seeds=2).startswith("too few seeds to say whether the test loss varies less")
@@ -71,13 +71,13 @@ def test_which_path_stays_below_first():
             paths(0.01, 0.01, fall=fall, **how), "test_loss", levels, ORDERS
         )
 
-    which = "the test loss stays below 2 levels from 50 % to 10 % of its start"
+    which = "the test loss stays below 2 levels from 50% to 10% of its start"
     assert words((0.05, 0.15)).startswith(f"{which} sooner backward: forward takes ")
     assert words((0.15, 0.05)).startswith(f"{which} sooner forward: backward takes ")
     assert words((0.1, 0.1)).startswith(f"{which} from about the same step on in both orders")
     assert words((0.05, 0.15), seeds=2).startswith("too few seeds to say in which order")
     assert words((1e-6, 1e-6), (0.5,)) == (
-        "by step 100 no path stays below 50 % of its first test loss"
+        "by step 100 no path stays below 50% of its first test loss"
     )
 
 
@@ -121,9 +121,9 @@ def test_several_quantities_share_a_sentence():
 @pytest.mark.parametrize(
     ("factors", "words"),
     [
-        ([7.0, 8.0, 9.0], "8 times less (95 % interval "),
-        ([0.12, 0.125, 0.13], "8 times *more* (95 % interval "),
-        ([0.2, 1.0, 4.0], "1.08 times *more* (95 % interval "),
+        ([7.0, 8.0, 9.0], "8 times less (95% interval "),
+        ([0.12, 0.125, 0.13], "8 times *more* (95% interval "),
+        ([0.2, 1.0, 4.0], "1.08 times *more* (95% interval "),
         ([np.inf] * 3, "by no ratio that can be given"),
     ],
 )
@@ -134,7 +134,7 @@ def test_less_is_never_said_of_a_factor_below_one(factors, words):
 
 
 def test_a_factor_prints_with_its_interval():
-    assert str(Times.of(pd.Series([2.0, 2.0, 8.0, 2.0]))).startswith("2.8 (95 % interval ")
+    assert str(Times.of(pd.Series([2.0, 2.0, 8.0, 2.0]))).startswith("2.8 (95% interval ")
     assert str(Times.of(pd.Series([2.0, 8.0]))) == "4 (2 seeds)"
     assert Times.of(pd.Series([], dtype=float)).side == "none"
 

@@ -449,7 +449,7 @@ def test_the_book_opens_with_what_the_results_say(monkeypatch, calmest, words):
     told = front_page.opening()
     assert re.search(words, told)
     assert "costs 700 times as many steps" in told
-    assert f"levels from 20 % to 2 % of its start sooner {calmest}: " in told
+    assert f"levels from 20% to 2% of its start sooner {calmest}: " in told
     seed, below = front_page._stays(table, "tail(100)")
     path = table[(table["seed"] == seed) & (table["order"] == calmest)].set_index("step")
     late = path.loc[path.index >= below[calmest], "train_loss"]

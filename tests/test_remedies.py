@@ -241,7 +241,7 @@ def test_the_sentence_says_what_is_stored(published):
     told = remedies.sentence()
     for name in ("EMA", "linear decay", "backward"):
         row = summary.loc[name]
-        assert f" moves {stability.rounded(row['calmer'])} times less (95 % interval " in told
+        assert f" moves {stability.rounded(row['calmer'])} times less (95% interval " in told
         assert f" {row['loss']:.2f}" in told
     assert f"costs {stability.rounded(summary.loc['backward', 'path'])} forward runs" in told
 

@@ -1477,7 +1477,9 @@ def test_what_stands_in_names_the_command_with_the_readers_changes(tiny):
     assert shown("tiny", "paper", **changes).note.endswith("`revlib renew tiny` renews them.")
     renew("tiny", **changes)
     found = shown("tiny", "paper", **changes)
-    assert found.note.startswith("Preset paper with hidden=(4, 4), learning_rate=0.5: results stored")
+    assert found.note.startswith(
+        "Preset paper with hidden=(4, 4), learning_rate=0.5: results stored"
+    )
 
 
 def test_studies_stand_together_in_one_size(tiny):

@@ -475,7 +475,7 @@ def test_sentences_tell_the_numbers_of_the_stored_results(stored):
     assert "1.5 times the test loss" in second
     assert "at 2.5 times the cost (MLP learning x²; lower on 1 of 2 seeds)" in second
     assert "at 400 maps" in third
-    assert "20 % by *forward*, 10 % by *forward, mean loss*, 30 % by *backward*" in third
+    assert "20% by *forward*, 10% by *forward, mean loss*, 30% by *backward*" in third
     assert third.endswith("(MLP learning x², 1 seed), the fewest by *forward, mean loss*.")
 
 
@@ -521,7 +521,7 @@ def one_task(power=1.0, seeds=5):
 def test_the_longest_window_is_reported_whichever_way_it_falls():
     words = verdicts.windows_finding(one_task())
     assert "grows with the power 1.00 of the cost" in words
-    assert "in the longest window, `windowed(20)`, it is 10 (95 % interval" in words
+    assert "in the longest window, `windowed(20)`, it is 10 (95% interval" in words
     assert words.endswith(" at 10.5 times the cost of forward training.")
     assert ": it falls" in verdicts.windows_finding(one_task(-1.0))
     lines = verdicts.windows_lines(one_task()).splitlines()
@@ -561,9 +561,9 @@ def way(kept, cost=3.0):
     [
         (
             [0.5, 0.52, 0.48],
-            "the test loss of the best iterate is 2 times lower than that of *forward* (95 %",
+            "the test loss of the best iterate is 2 times lower than that of *forward* (95%",
         ),
-        ([1.5, 1.52, 1.48], "iterate is 1.5 times *higher* than that of *forward* (95 % interval"),
+        ([1.5, 1.52, 1.48], "iterate is 1.5 times *higher* than that of *forward* (95% interval"),
         ([1.0, 1.01, 0.99], "is about the same with such a start as that of *forward*: the ratio"),
         (
             [0.5, 2.0],
@@ -593,9 +593,9 @@ def test_each_optimizer_says_where_it_varies_less():
         for steps in ("x², consecutive steps", "x², further apart")
     ]
     first, second = verdicts.optimizers_finding(pd.DataFrame(rows)).splitlines()
-    assert first.startswith("- **SGD**: Varies less backward: x², consecutive steps 5.9 (95 %")
-    assert ", x², further apart 5.9 (95 %" in first
-    assert second.startswith("- **Adam**: Varies *more* backward: x², consecutive steps 0.2 (95 %")
+    assert first.startswith("- **SGD**: Varies less backward: x², consecutive steps 5.9 (95%")
+    assert ", x², further apart 5.9 (95%" in first
+    assert second.startswith("- **Adam**: Varies *more* backward: x², consecutive steps 0.2 (95%")
 
 
 def test_optimizers_are_compared_over_consecutive_steps_and_apart():

@@ -67,7 +67,7 @@ def test_the_comparison_is_the_geometric_mean_over_seeds():
     # Student's t with one degree of freedom: 12.706 standard errors, here log(2) each.
     assert found.high == pytest.approx(4 * 2**12.7062, rel=1e-3)
     assert found.low == pytest.approx(4 / 2**12.7062, rel=1e-3)
-    assert str(found).startswith("4 times, on 2 seeds (95 % interval")
+    assert str(found).startswith("4 times, on 2 seeds (95% interval")
 
 
 def test_what_differs_by_rounding_alone_is_a_tie_on_every_processor():
@@ -102,7 +102,7 @@ def test_the_interval_covers_the_truth_as_often_as_it_says():
         paths |= {(s, "backward"): [0.0, 1.0] for s in range(5)}
         found = compare(table(paths), "test_loss", 0, 1, "change")
         covered += found.low <= 3 <= found.high
-    assert 0.92 < covered / 400 < 0.98  # 95 %, give or take three standard errors
+    assert 0.92 < covered / 400 < 0.98  # 95%, give or take three standard errors
 
 
 def test_diverged_seeds_are_counted():

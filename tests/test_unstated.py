@@ -53,21 +53,21 @@ def test_each_variant_gets_its_verdict():
 def test_the_finding_counts_all_that_ran():
     words = unstated.finding(ALL)
     assert words.startswith("Does the test loss vary less backward? Of 6 variants of ")
-    assert "input scaling: about its trend less backward on 2, " in words
-    assert "; from step to step not recorded on 5, diverged on 1; " in words
-    assert "of the 4 that learned something: about its trend less backward on 1, " in words
-    assert words.endswith("; of 30 runs of each order, 0 forward and 3 backward diverged.")
+    assert "input scaling, about its trend: less backward on 2, *more* backward on 1, " in words
+    assert "; from step to step: not recorded on 5, diverged on 1. " in words
+    assert "Of the 4 that learned something, about its trend: less backward on 1, " in words
+    assert words.endswith(". Of 30 runs of each order, 0 forward and 3 backward diverged.")
     words = unstated.finding(table({"side": "below"}))
-    assert "input scaling: about its trend *more* backward on 1; " in words
-    assert "of the 1 that learned something: about its trend *more* backward on 1; " in words
+    assert "input scaling, about its trend: *more* backward on 1; " in words
+    assert "Of the 1 that learned something, about its trend: *more* backward on 1; " in words
 
 
 def test_the_lines_are_one_for_each_experiment():
     lines = unstated.lines(ALL).splitlines()
     names = ["Figure 4", "Figure 7", "Diverged", "Not yet run"]
     assert [line.split("**")[1] for line in lines] == names
-    assert "of 1 variant: about its trend less backward on 1; " in lines[1]
-    assert "of the 0 that learned something: about its trend none; " in lines[1]
+    assert "of 1 variant, about its trend: less backward on 1; " in lines[1]
+    assert "Of the 0 that learned something, about its trend: none; " in lines[1]
     assert lines[3].endswith(" 1 of 7 variants.")
     assert "Not yet run" not in unstated.lines(table({}))
 

@@ -167,7 +167,7 @@ def test_seeds_that_would_decide():
 
 def test_all_parts_must_hold_and_one_contradicts_at_bonferronis_level():
     good, bad = pd.Series([1.0, 1.1, 1.2]), pd.Series([-1.0, -1.1, -1.2])
-    slightly = pd.Series([-1.0, -1.5, -0.8])  # below zero at 95 %, and not at 97.5 %
+    slightly = pd.Series([-1.0, -1.5, -0.8])  # below zero at 95%, and not at 97.5%
     both = {"a": of_seeds(good), "b": of_seeds(good)}
     assert judge(both).verdict == "reproduced"
     assert judge(both | {"b": of_seeds(bad)}).verdict == "contradicted"

@@ -28,7 +28,7 @@ class Times:
     Parameters
     ----------
     mean, low, high
-        Its geometric mean and the 95 % interval, not a number where the seeds give none.
+        Its geometric mean and the 95% interval, not a number where the seeds give none.
     seeds
         How many there are.
     side
@@ -67,7 +67,7 @@ class Times:
         if self.seeds < intervals.FEWEST or not np.isfinite([self.low, self.high]).all():
             return f"({seeds})"
         low, high = (1 / self.high, 1 / self.low) if inverse else (self.low, self.high)
-        return f"(95 % interval {rounded(low)} to {rounded(high)}; {seeds})"
+        return f"(95% interval {rounded(low)} to {rounded(high)}; {seeds})"
 
 
 def times_less(factors: pd.Series) -> str:
@@ -233,7 +233,7 @@ def stays_below(
 
 
 def _percent(level: float) -> str:
-    return f"{100 * level:g} %"
+    return f"{100 * level:g}%"
 
 
 def moves(motion: pd.DataFrame, orders: tuple[str, str]) -> str:
@@ -333,7 +333,7 @@ def power(slopes: pd.Series) -> str:
     if effect.seeds < intervals.FEWEST:
         return f"the power {words} of the cost ({counted(effect.seeds, 'seed')})"
     words = (
-        f"the power {words} of the cost (95 % interval {low:.2f} to {high:.2f}; {effect.seeds} "
+        f"the power {words} of the cost (95% interval {low:.2f} to {high:.2f}; {effect.seeds} "
         "seeds)"
     )
     if low > 1:

@@ -249,7 +249,7 @@ def table_of(found: pd.DataFrame) -> str:
         share = (
             ""
             if name == "forward"
-            else f"{100 * row['below']:.0f} % ({100 * low:.0f} to {100 * high:.0f})"
+            else f"{100 * row['below']:.0f}% ({100 * low:.0f} to {100 * high:.0f})"
         )
         lines.append(f"| {name} | {cells} | {share} | {int(row['seeds'])} |")
     return "\n".join(lines)

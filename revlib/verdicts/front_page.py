@@ -71,10 +71,10 @@ def opening() -> str:
     )
     caption = (
         f"{what}. Above: the training loss of seed {seed}. Marks: from where it stays below "
-        f"{100 * OPENING_LEVEL:.0f} % of its start, the dotted line ({told}). Below: how many "
+        f"{100 * OPENING_LEVEL:.0f}% of its start, the dotted line ({told}). Below: how many "
         "times less than forward the training loss varies about its trend, over the second half of "
         "the run, against the number of last batches that stay the same; the last marker is the "
-        f"backward order. Bars: 95 % intervals over seeds. From `book/results/{study.name}`; `make "
+        f"backward order. Bars: 95% intervals over seeds. From `book/results/{study.name}`; `make "
         "picture` draws it."
     )
     return f"{words}\n\n{_FIGURE}\n{caption}\n```\n"

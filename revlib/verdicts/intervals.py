@@ -1,7 +1,7 @@
 """From one number for each seed to a verdict: the one standard by which everything is judged.
 
 An *effect* is a number for each seed that is above zero on the claimed side: the logarithm of a
-ratio, or a difference. What is claimed holds if the whole 95 % interval of the effect over seeds
+ratio, or a difference. What is claimed holds if the whole 95% interval of the effect over seeds
 lies above zero, and is contradicted if the whole interval lies below zero, or inside a stated band
 around zero of what counts as no effect.
 """
@@ -48,7 +48,7 @@ class Effect:
     method: str = ""
 
     def ends(self) -> tuple[float, float]:
-        """Return the ends of the 95 % interval, infinite where there is none."""
+        """Return the ends of the 95% interval, infinite where there is none."""
         low, high = self.interval(np.array([self.seeds]), 1 - CONFIDENCE)
         return float(low[0]), float(high[0])
 

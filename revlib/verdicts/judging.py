@@ -23,7 +23,7 @@ from revlib.verdicts.intervals import Judged
 from revlib.verdicts.stability import counted, rounded
 
 VERDICTS = {
-    "reproduced": "the whole 95 % interval of the effect over seeds lies on the claimed side.",
+    "reproduced": "the whole 95% interval of the effect over seeds lies on the claimed side.",
     "proved": "it must hold, by a proposition of this book, whatever is measured.",
     "contradicted": "the whole interval lies on the other side, or inside the stated band of what "
     "counts as no effect (ratios: 1/1.25 to 1.25, where nothing else is stated).",

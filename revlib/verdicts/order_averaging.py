@@ -38,7 +38,7 @@ def difference(table: pd.DataFrame, quantity: str, training: str, against: str) 
     pandas.DataFrame
         One row for each c: ``mean`` and ``spread`` (standard deviation over the seeds) of the
         differences, ``seeds`` and in how many of them it is ``lower``; ``less`` tells whether the
-        whole 95 % interval over the seeds lies below zero (:mod:`revlib.verdicts.intervals`).
+        whole 95% interval over the seeds lies below zero (:mod:`revlib.verdicts.intervals`).
     """
     last = table["step"].max()
     ends = table[table["step"] == last].pivot(index=["c", "seed"], columns="order", values=quantity)

@@ -80,7 +80,7 @@ def summary(table: pd.DataFrame, parameters: Parameters) -> pd.DataFrame:
         One row for each training, by name: ``loss`` and ``loss_spread`` (mean and standard
         deviation over the seeds), ``change`` and ``change_spread`` (the same of the paired
         differences to the forward training), ``moves`` (geometric mean), ``calmer``, ``low`` and
-        ``high`` (how many times less it moves than the forward training, with the 95 % interval),
+        ``high`` (how many times less it moves than the forward training, with the 95% interval),
         ``seeds`` (their number), and the columns of `costs`. Infinite is the loss of a training
         that has diverged on a seed; not a number is what cannot be told of it.
     """

@@ -120,7 +120,7 @@ def summary(measured: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     -------
     pandas.DataFrame
         ``where``, ``order``, ``cost``, the mean ``level``, and the geometric means ``calm`` and
-        ``steady`` with their 95 % intervals (``calm_low``, ``calm_high``, and so on).
+        ``steady`` with their 95% intervals (``calm_low``, ``calm_high``, and so on).
     """
     rows = []
     for where, each in measured.items():
@@ -180,7 +180,7 @@ def ends(table: pd.DataFrame, quantity: str, against: str) -> pd.DataFrame:
     pandas.DataFrame
         One row for each case: ``mean`` and ``spread`` (standard deviation) over the ``seeds``;
         ``difference`` and ``error``, the mean of the paired differences to the other case and its
-        standard error; on which ``side`` of zero their whole 95 % interval lies, ``"lower"``,
+        standard error; on which ``side`` of zero their whole 95% interval lies, ``"lower"``,
         ``"higher"`` or none; and in how many seeds it is ``lower``.
     """
     last = table[table["step"] == table["step"].max()]
@@ -457,7 +457,7 @@ def _on_judging(name: str) -> str:
     wrong = ends(table, "misranked", "forward")
     best, seeds = wrong["mean"].idxmin(), stability.counted(int(wrong["seeds"].max()), "seed")
     shares = ", ".join(
-        f"{100 * wrong.loc[method, 'mean']:.0f} % by *{method}*" for method in METHODS
+        f"{100 * wrong.loc[method, 'mean']:.0f}% by *{method}*" for method in METHODS
     )
     return (
         f"If you want to judge a setting early: at {table['step'].max()} maps for each learning "
@@ -493,7 +493,7 @@ def _judging_too(name: str) -> str:
     if table is None:
         return ""
     wrong = ends(table, "misranked", "forward")["mean"]
-    shares = ", ".join(f"{100 * wrong[method]:.0f} % by *{method}*" for method in METHODS)
+    shares = ", ".join(f"{100 * wrong[method]:.0f}% by *{method}*" for method in METHODS)
     return f" On cos 10x: {shares}."
 
 

@@ -164,7 +164,7 @@ class Comparison:
     ratio
         Their geometric mean.
     low, high
-        Its 95 % confidence interval (:func:`revlib.verdicts.intervals.of_seeds`); not a number
+        Its 95% confidence interval (:func:`revlib.verdicts.intervals.of_seeds`); not a number
         where the seeds are too few for one.
     """
 
@@ -180,8 +180,8 @@ class Comparison:
 
 
 def interval(low: float, high: float) -> str:
-    """Return a 95 % interval in words, in brackets; nothing where there is none."""
-    return "" if np.isnan(low) else f" (95 % interval {rounded(low)} to {rounded(high)})"
+    """Return a 95% interval in words, in brackets; nothing where there is none."""
+    return "" if np.isnan(low) else f" (95% interval {rounded(low)} to {rounded(high)})"
 
 
 def rounded(value: float) -> str:
@@ -248,7 +248,7 @@ def log_ratio(above: pd.Series, below: pd.Series) -> pd.Series:
 
 
 def geometric_mean(values: pd.Series) -> tuple[float, float, float]:
-    """Return the geometric mean of numbers of 0 or more, and its 95 % confidence interval.
+    """Return the geometric mean of numbers of 0 or more, and its 95% confidence interval.
 
     The interval is that of :func:`revlib.verdicts.intervals.of_seeds` on the logarithms; its ends
     are not a number where the values are too few for one.

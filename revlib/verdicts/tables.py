@@ -83,7 +83,7 @@ def front() -> str:
             "",
             FULL_TABLE,
             "",
-            "| claim | verdict | found, with 95 % interval | seeds | figure | chapter |",
+            "| claim | verdict | found, with 95% interval | seeds | figure | chapter |",
             "| --- | --- | --- | --- | --- | --- |",
             *(
                 f"| {row.claim.statement} | {_named(row)} | {_found(row)} | {row.seeds} "
@@ -131,8 +131,8 @@ def by_setting(rows: Iterable[Verdict]) -> str:
             "| --- | --- | --- | --- | --- |",
             *lines,
             "",
-            "In brackets the 95 % interval over the seeds. Spreads and steps: above 1 speaks for "
-            f"the paper. At rest: an iterate that moves by less than {100 * findings.REST:g} % of "
+            "In brackets the 95% interval over the seeds. Spreads and steps: above 1 speaks for "
+            f"the paper. At rest: an iterate that moves by less than {100 * findings.REST:g}% of "
             "a forward step.",
         ]
     )
@@ -195,7 +195,7 @@ def of_chapter(chapter: str) -> str:
             "",
             *(f"- **{name.replace('_', ' ')}**: {CRITERIA[name].rule}" for name in used),
             "",
-            f"*Reproduced*: the whole 95 % interval of the effect over the seeds lies above zero. "
+            f"*Reproduced*: the whole 95% interval of the effect over the seeds lies above zero. "
             f"*Contradicted*: it lies below, or inside the band of no effect (ratios: 1/{RATIO:g} "
             f"to {RATIO:g}, where nothing else is stated). Anything else is *undecided*, and fewer "
             f"than {intervals.FEWEST} seeds are *too few*.",
@@ -256,7 +256,7 @@ def _by_chance(rows: list[Verdict]) -> str:
     chance = math.ceil(len(decided) * (1 - intervals.CONFIDENCE))
     return (
         f"{len(decided)} of these verdicts are decided by an interval over seeds. Each of them is "
-        f"wrong by chance with a probability of at most {100 * (1 - intervals.CONFIDENCE):.0f} %: "
+        f"wrong by chance with a probability of at most {100 * (1 - intervals.CONFIDENCE):.0f}%: "
         f"up to {chance} of them may be. Claims about one setting rest on the same runs, and go "
         "wrong together."
     )

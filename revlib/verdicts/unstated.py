@@ -17,6 +17,7 @@ LEARNED = 0.9
 
 _SIDES = {"above": "less backward", "below": "*more* backward", "alike": "as much"}
 _SIDES |= {"few": "too few seeds"}
+_WORDS = (*_SIDES.values(), "undecided", "not recorded", "stood still", "diverged", "not yet run")
 _HOW = {"trend": "about its trend", "change": "from step to step"}
 
 
@@ -60,8 +61,8 @@ def _counted(table: pd.DataFrame) -> str:
     words = []
     for statistic, how in _HOW.items():
         numbers = verdicts(table[table["statistic"] == statistic]).value_counts()
-        found = ", ".join(f"{word} on {number}" for word, number in numbers.items())
-        words.append(f"{how} {found or 'none'}")
+        found = ", ".join(f"{word} on {numbers[word]}" for word in _WORDS if word in numbers)
+        words.append(f"{how}: {found or 'none'}")
     return "; ".join(words)
 
 
@@ -76,12 +77,11 @@ def finding(table: pd.DataFrame) -> str:
     """Return in a sentence on how many variants the test loss varies less backward."""
     done = table[table["state"] != "not yet run"]
     chosen = done[learned(done)]
-    words = (
-        f"does the test loss vary less backward? Of {_number(done)} of initialisation and input "
-        f"scaling: {_counted(done)}; of the {len(_variants(chosen))} that learned something: "
-        f"{_counted(chosen)}"
+    return (
+        f"Does the test loss vary less backward? Of {_number(done)} of initialisation and input "
+        f"scaling, {_counted(done)}. Of the {len(_variants(chosen))} that learned something, "
+        f"{_counted(chosen)}. {findings.sentence([diverged(done)])}"
     )
-    return findings.sentence([words, diverged(done)])
 
 
 def lines(table: pd.DataFrame) -> str:
@@ -91,8 +91,8 @@ def lines(table: pd.DataFrame) -> str:
     for name, own in done.groupby("experiment"):
         chosen = own[learned(own)]
         words[name.replace("-", " ").capitalize()] = (
-            f"of {_number(own)}: {_counted(own)}; of the {len(_variants(chosen))} that learned "
-            f"something: {_counted(chosen)}."
+            f"of {_number(own)}, {_counted(own)}. Of the {len(_variants(chosen))} that learned "
+            f"something, {_counted(chosen)}."
         )
     words["Diverged"] = f"{diverged(done)}."
     if len(done) < len(table):
