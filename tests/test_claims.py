@@ -540,7 +540,8 @@ def test_the_front_page_says_how_far_backward_moves(book):
     """Not how far some other order of the same setting does."""
     times, step = findings.moved(runs.stored("motion-figure-7"), ("forward", "backward"))
     [row] = [r for r in tables.page().read_text().splitlines() if r.startswith("| MLP on Fash")][:1]
-    assert f"| ✗ at step {step:,}: {findings.rounded(times.mean)} {times.interval()} |" in row
+    mean, low, high = map(findings.rounded, (times.mean, times.low, times.high))
+    assert f"| ✗ at step {step:,}: {mean} ({low} to {high}), {times.seeds} seeds |" in row
 
 
 def test_the_front_page_shows_what_the_stored_results_say(book):
