@@ -241,8 +241,8 @@ def test_stored_results_are_shown_and_audited_with_the_readers_changes():
     runs.run("tiny", "paper", [0], progress=False, learning_rate=0.1)
     runs.run("motion-tiny", "paper", [0], progress=False, learning_rate=0.1)
     page = Page("none", "tiny", "paper", learning_rate=0.1)
-    assert "Preset paper with learning_rate=0.1: stored results" in page.note().data
-    assert "Preset paper with learning_rate=0.1: stored results" in page.motion_note().data
+    assert "Preset paper with learning_rate=0.1: results stored in" in page.note().data
+    assert "Preset paper with learning_rate=0.1: results stored in" in page.motion_note().data
     pd.testing.assert_frame_equal(
         page.first.table, runs.stored("tiny", "paper", learning_rate=0.1), check_like=True
     )

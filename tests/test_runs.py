@@ -800,7 +800,7 @@ def test_motion_of_the_paper_is_what_is_stored(tiny, monkeypatch):
     found = shown("motion-tiny", "paper")
     same(found.table, table)
     assert len(found.table) == len(ORDERS) * len(LOOKS)
-    assert found.note.startswith("Preset paper: stored results, ")
+    assert found.note.startswith("Preset paper: results stored in `results/motion-tiny/paper`, ")
     assert "; 1 seed, " in found.note
 
 

@@ -145,7 +145,7 @@ def test_only_whole_seeds_are_shown(known):
     found = runs.shown("powers", "paper")
     assert found.preset == "paper"
     assert set(found.table["seed"]) == {0}
-    assert "stored results" in found.note
+    assert "results stored in `results/powers/paper`" in found.note
     assert "1 seed," in found.note
     assert runs.shown("powers", "paper", seeds=[2]).preset == "sample"
 
@@ -274,7 +274,7 @@ def test_a_changed_setting_is_stored_apart(known):
     assert len(runs.stored("powers", init="glorot"))
     assert [changes for *_, changes in results.kept()] == [{"init": "glorot"}]
     found = runs.shown("powers", "paper", init="glorot")
-    assert found.note.startswith("Preset paper with init=glorot: stored results")
+    assert found.note.startswith("Preset paper with init=glorot: results stored in")
 
 
 def test_a_rehearsal_is_kept_and_renews(known, monkeypatch):
