@@ -185,13 +185,16 @@ def test_fluctuation_is_that_of_the_second_half_and_of_the_first_order_against_t
     told = page.levels().data
     level = inside.groupby(["order", "seed"])["test_loss"].mean()
     lower = int((level[ENDS[1]] < level["forward"]).sum())
+    points = inside["step"].nunique()
     ratio = findings.Times.of(factor["test_loss"])
     assert told == (
         "Over steps 16 to 32: too few seeds to say whether the test loss varies less about its "
         f"trend with `tail(6)` than forward: the ratio is {ratio}. Seed by seed the ratio is "
-        f"{factor['test_loss'][0]:.2g}, {factor['test_loss'][1]:.2g}. The mean test loss over "
-        f"these steps is lower with `tail(6)` on {lower} of 2 seeds: {level[ENDS[1]].mean():.3f} "
-        f"against {level['forward'].mean():.3f} forward on average. No path diverged."
+        f"{factor['test_loss'][0]:.2g}, {factor['test_loss'][1]:.2g}; from {points} recorded "
+        f"steps, each has a standard error of {100 / np.sqrt(points - 3):.0f}% or more. The mean "
+        f"test loss over these steps is lower with `tail(6)` on {lower} of 2 seeds: "
+        f"{level[ENDS[1]].mean():.3f} against {level['forward'].mean():.3f} forward on average. "
+        "No path diverged."
     )
     fixed, batch = found["train_loss"], found["batch_loss"]
     words = page.training_losses().data

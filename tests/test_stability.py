@@ -11,6 +11,7 @@ from revlib.verdicts.stability import (
     divergence,
     fluctuation,
     geometric_mean,
+    ratio_error,
     ratios,
     rounded,
     structure,
@@ -26,6 +27,14 @@ def table(paths, steps=None):
         for n, value in zip(steps or range(len(values)), values, strict=True)
     ]
     return pd.DataFrame(rows)
+
+
+def test_the_error_of_a_ratio_is_that_of_many_made_up_paths():
+    rng = np.random.default_rng(0)
+    steps = np.arange(23)
+    draws = [about_trend(steps, rng.normal(size=23)) for _ in range(4000)]
+    found = np.array(draws[:2000]) / draws[2000:]
+    assert np.log(found).std() == pytest.approx(ratio_error(23), rel=0.1)
 
 
 def test_spread_and_change_by_hand():

@@ -182,8 +182,9 @@ class Page:
         """Say how much less the test loss varies with the second order, and at which level."""
         table, (first, last), (one, other) = self.first.table, self.range, self.orders
         ratios = stability.compare(table, "test_loss", first, last, "trend", self.orders).ratios
-        level = stability.fluctuation(table, "test_loss", first, last)
-        level = level.pivot(index="seed", columns="order", values="mean")[[one, other]].dropna()
+        found = stability.fluctuation(table, "test_loss", first, last)
+        level = found.pivot(index="seed", columns="order", values="mean")[[one, other]].dropna()
+        points = int(found.loc[found["order"].isin(self.orders), "points"].min())
         lower = int((level[other] < level[one]).sum())
         fate = findings.sentence([findings.diverged(table)])
         if (ratios == 1).all():
@@ -191,8 +192,9 @@ class Page:
         varies = findings.less("the test loss", "varies", "about its trend", ratios, self.orders)
         return Markdown(
             f"Over steps {first:,} to {last:,}: {varies}. Seed by seed the ratio is "
-            f"{', '.join(f'{ratio:.2g}' for ratio in ratios)}. The mean test loss over these steps "
-            f"is lower {findings.adverb(other)} on {lower} of "
+            f"{', '.join(f'{ratio:.2g}' for ratio in ratios)}; from {points} recorded steps, each "
+            f"has a standard error of {100 * stability.ratio_error(points):.0f}% or more. The mean "
+            f"test loss over these steps is lower {findings.adverb(other)} on {lower} of "
             f"{stability.counted(len(level), 'seed')}: {level[other].mean():.3f} against "
             f"{level[one].mean():.3f} {findings.adverb(one)} on average. {fate}"
         )

@@ -113,6 +113,20 @@ def _moved(spread: float, values: np.ndarray) -> float:
     return float(spread) if spread > ROUNDING * np.abs(values).max() else 0.0
 
 
+def ratio_error(points: int) -> float:
+    """Return the relative standard error of a ratio of two spreads about a trend.
+
+    That of points with independent noise: the error of each spread is that of
+    :func:`about_trend`. Where neighbouring steps are alike, it is larger.
+
+    Parameters
+    ----------
+    points
+        How many steps each of the two paths has in the range; 4 or more.
+    """
+    return 1 / np.sqrt(points - 3)
+
+
 def structure(
     table: pd.DataFrame, quantity: str, first: int, last: int, lags: Iterable[int]
 ) -> pd.DataFrame:
