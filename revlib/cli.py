@@ -101,6 +101,10 @@ def _parser() -> argparse.ArgumentParser:
         "--cluster", metavar="ADDRESS", help="use the workers of this Dask scheduler instead"
     )
 
+    command.add_argument(
+        "--device", metavar="NAME", help="compute there, cuda say (default: the processor)"
+    )
+
     command = commands.add_parser("renew", help="rehearse stale results, and renew those that hold")
     command.set_defaults(do=_renew)
     command.add_argument("studies", nargs="*", metavar="STUDY", help="default: all that are stored")
@@ -214,6 +218,7 @@ def _run(options: argparse.Namespace) -> int:
         options.last,
         options.workers,
         options.cluster,
+        options.device,
         **plan.changes,
     )
     print(f"{len(table):,} rows of {options.study}, preset {options.preset}, are stored.")

@@ -224,7 +224,7 @@ def named(name: str) -> Order:
             return MAKERS[parts[1]](*map(int, filter(None, (parts[2] or "").split(", "))))
     raise ValueError(
         f"There is no order '{name}'. Valid are: forward, backward, windowed(50), reset(1000), "
-        "switch(1000) and tail(50), with any numbers."
+        "switch(1000), tail(50), reshuffled_tail(50) and newest_tail(50), with any numbers."
     )
 
 

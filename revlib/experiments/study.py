@@ -57,15 +57,17 @@ class Iterates:
         workers: int = 1,
         progress: bool = False,
         cluster: str | None = None,
+        device: str | None = None,
         plain: bool = False,
     ) -> Iterator[list[Row]]:
         """Yield rows as they are computed, in any order; with `plain` by the plain training loop.
 
-        The other parameters are those of :func:`revlib.training.sweep.compute`.
+        On a device such as ``"cuda"``, or by default on the processor; the other parameters are
+        those of :func:`revlib.training.sweep.compute`.
         """
         strategy = "eager" if plain else None
         jobs = [
-            Job(Built(parameters, seed), seed, named(case), list(steps), strategy)
+            Job(Built(parameters, seed, device), seed, named(case), list(steps), strategy)
             for seed, case, steps in wanted
             if steps
         ]
@@ -99,12 +101,23 @@ class Whole:
         workers: int = 1,
         progress: bool = False,
         cluster: str | None = None,
+        device: str | None = None,
         plain: bool = False,
     ) -> Iterator[list[Row]]:
         """Yield the rows of each wanted case when it is finished; there is no other way to do it.
 
         The other parameters are those of :func:`revlib.training.sweep.compute`.
+
+        Raises
+        ------
+        ValueError
+            If a device is asked for.
         """
+        if device is not None:
+            raise ValueError(
+                f"Cases that are computed whole are computed on the processor, not on '{device}'. "
+                "Leave the device out."
+            )
         wanted = list(wanted)
         with (
             processes.pool(workers, cluster) as parallel,

@@ -17,7 +17,7 @@ from revlib import experiments
 from revlib.experiments.study import Size, Study, Wanted
 from revlib.orders import Order, named
 from revlib.runs import audits
-from revlib.store import datasets, reachable, results
+from revlib.store import datasets, provenance, reachable, results
 from revlib.store.results import Identity, ResultFile, Store
 
 
@@ -29,6 +29,7 @@ def run(
     last: int | None = None,
     workers: int = 1,
     cluster: str | None = None,
+    device: str | None = None,
     progress: bool = True,
     **changes: Any,
 ) -> pd.DataFrame:
@@ -52,6 +53,9 @@ def run(
         Processes that compute side by side, on this machine.
     cluster
         Address of a Dask scheduler, whose workers are used instead.
+    device
+        Where to compute, ``"cuda"`` say; by default on the processor. The numbers are then the same
+        up to rounding only.
     progress
         Whether to show a progress bar with the time left.
     **changes
@@ -69,11 +73,12 @@ def run(
     """
     plan = Plan.of(name, preset, seeds, every, last, changes)
     identity = plan.identity()
-    with plan.store.writing(identity, plan.orders, plan.size.steps, workers) as writer:
+    where = None if device is None else provenance.accelerator(device)
+    with plan.store.writing(identity, plan.orders, plan.size.steps, workers, where) as writer:
         if not writer.file.has_rehearsal():
             writer.file.keep_rehearsal(plan.rehearsed())
         wanted = plan.missing(writer.file.table())
-        for rows in plan.compute(wanted, workers, progress, cluster):
+        for rows in plan.compute(wanted, workers, progress, cluster, device):
             writer.add(rows)
     return plan.table(identity)
 
@@ -244,10 +249,11 @@ class Plan:
         workers: int = 1,
         progress: bool = False,
         cluster: str | None = None,
+        device: str | None = None,
     ) -> Iterator[list[dict[str, Any]]]:
         """Yield rows as they are computed."""
         method = self.study.method
-        yield from method.compute(self.size.parameters, wanted, workers, progress, cluster)
+        yield from method.compute(self.size.parameters, wanted, workers, progress, cluster, device)
 
     def computed(self) -> pd.DataFrame:
         """Compute all that is planned, in this process, and return its table."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import joblib
+import torch
 
 PACKAGES = ("revlib", "torch", "torchvision", "numpy", "pandas")
 
@@ -62,6 +63,26 @@ def environment() -> dict[str, Any]:
 def machine() -> str:
     """Return the processor, how many of its cores can be used, and the system, in words."""
     return f"{_processor()}, {joblib.cpu_count()} cores, {platform.system()}"
+
+
+def accelerator(device: str) -> str:
+    """Return what a device is called, in words.
+
+    Raises
+    ------
+    ValueError
+        If it is not there.
+    """
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        there = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+        raise ValueError(
+            f"The device '{device}' is not there ({str(error).splitlines()[0].rstrip('.')}). "
+            f"On this machine there is: {', '.join(there)}."
+        ) from None
+    kind = torch.device(device).type
+    return torch.cuda.get_device_name(device) if kind == "cuda" else kind
 
 
 def commit() -> str:

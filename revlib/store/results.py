@@ -394,7 +394,12 @@ class Store:
 
     @contextlib.contextmanager
     def writing(
-        self, identity: Identity, orders: Iterable[Order], steps: int, workers: int
+        self,
+        identity: Identity,
+        orders: Iterable[Order],
+        steps: int,
+        workers: int,
+        device: str | None = None,
     ) -> Iterator[Writer]:
         """Open the store for a run, and keep what it has computed however the run ends.
 
@@ -407,6 +412,8 @@ class Store:
             refused.
         workers
             How many processes compute, for the record.
+        device
+            What computes in the place of the processor, for the record.
 
         Raises
         ------
@@ -423,6 +430,8 @@ class Store:
                 file.enter(order, steps)
             file.compact()  # rows of a run that was killed
             file.runs.append({**provenance.environment(), "workers": workers})
+            if device is not None:
+                file.runs[-1]["device"] = device
             file.write()
             journal = file.stem.with_suffix(".journal")
             try:

@@ -44,6 +44,7 @@ import pandas as pd
 import torch
 from torch import nn
 
+from revlib.training import trials
 from revlib.training.maps import Trainer, learning_rate
 from revlib.training.tasks import Task
 
@@ -63,7 +64,7 @@ def applies(task: Task) -> bool:
     inputs = task.batch(1)[0]
     if inputs.device.type != "cpu" or learning_rate(task) is None or _hooked(task.model):
         return False
-    return bool(_products(task.model, inputs)) and _same_first_step(task)
+    return bool(_products(task.model, inputs)) and trials.same_first_step(task, ConvolutionTrainer)
 
 
 class ConvolutionTrainer(Trainer):
@@ -417,35 +418,6 @@ def _hooked(model: nn.Module) -> bool:
     return any(getattr(module, kind) for module in model.modules() for kind in kinds) or any(
         parameter._backward_hooks or parameter._post_accumulate_grad_hooks
         for parameter in model.parameters()
-    )
-
-
-def _same_first_step(task: Task) -> bool:
-    """Return whether the first step equals the plain one, in double precision."""
-    model, loss = (
-        copy.deepcopy(each).double() if isinstance(each, nn.Module) else each
-        for each in (task.model, task.loss)
-    )
-    batch = tuple(
-        tensor.double() if tensor.is_floating_point() else tensor for tensor in task.batch(1)
-    )
-    tried = Task(model, loss, [batch], task.optimizer, {}, task.seed)
-    states = []
-    for kind in (Trainer, ConvolutionTrainer):
-        trainer = kind(tried)
-        states.append(trainer.state().model)
-        try:
-            trainer.apply(1)
-        except RuntimeError:  # such as a view of what lies in memory in another order
-            return False
-        states.append(trainer.state().model)
-    start, plain, _, rewritten = states
-    moved = max(
-        float((plain[name] - start[name]).abs().max()) for name, _ in model.named_parameters()
-    )
-    return all(
-        torch.allclose(rewritten[name], value, rtol=1e-8, atol=1e-8 * moved)
-        for name, value in plain.items()
     )
 
 

@@ -188,7 +188,7 @@ class Trainer:
             Which chain.
         """
         before = self.state() if self.task.restores else None
-        with self._seeded(0):
+        with self._seeded(0), exact(self._cuda):
             measured = self.task.measure(self._made, last)
         if before is not None:
             self.load(before)
@@ -211,7 +211,7 @@ class Trainer:
         """Take a step on a batch, with the random numbers of ``T_n``."""
         _ = self.inventory  # of the start
         try:
-            with self._seeded(n):
+            with self._seeded(n), exact(self._cuda):
                 self.task.step(self._made, batch, self._outputs)
         except Exception as error:
             raise StepError(
@@ -253,6 +253,14 @@ class TrainingStep:
         self.trainer.load(state)
         self.trainer.apply(self.n)
         return self.trainer.state()
+
+
+def exact(cuda: list[torch.device]) -> contextlib.AbstractContextManager[None]:
+    """Let graphics cards compute in the precision of the operands, and the same bits each time."""
+    if not cuda:
+        return contextlib.nullcontext()
+    on = torch.backends.cudnn.enabled
+    return torch.backends.cudnn.flags(enabled=on, deterministic=True, allow_tf32=False)
 
 
 def learning_rate(task: Any) -> float | None:

@@ -248,7 +248,8 @@ def _log(length: float, first: float) -> float:
 def _direction(task: Task) -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(task.seed)
     return [
-        torch.randn(p.shape, generator=generator, dtype=p.dtype) for p in task.model.parameters()
+        torch.randn(p.shape, generator=generator, dtype=p.dtype).to(p.device)
+        for p in task.model.parameters()
     ]
 
 

@@ -244,14 +244,16 @@ def build(setting: Setting, seed: int) -> Task:
 
 @dataclass(frozen=True)
 class Built:
-    """The task of a setting and seed, to be built where it is needed."""
+    """The task of a setting and seed, to be built where it is needed, and put on a device."""
 
     setting: Setting
     seed: int
+    device: str | None = None
 
     def __call__(self) -> Task:
         """Return the task."""
-        return build(self.setting, self.seed)
+        task = build(self.setting, self.seed)
+        return task if self.device is None else task.to(self.device)
 
 
 def nudged(model: nn.Module, nudge: int) -> nn.Module:

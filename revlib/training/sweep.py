@@ -10,9 +10,10 @@ What is computed is what :func:`revlib.iterates.iterates` defines. How:
   at each stage every chain that is still running applies the same map. ``"dense"``
   (:mod:`revlib.training.dense`) does it for dense ReLU networks under plain SGD, with a step
   written by hand; ``"convolutions"`` (:mod:`revlib.training.convolutions`) rewrites the steps of
-  networks that convolve small images, also under plain SGD; ``"eager"``
-  (:class:`revlib.training.maps.Trainer`) takes any module and optimizer. These two have one chain
-  at a time. The first that applies is chosen.
+  networks that convolve small images, also under plain SGD; ``"stacks"``
+  (:mod:`revlib.training.stacks`) advances chains of any network together on a graphics card;
+  ``"eager"`` (:class:`revlib.training.maps.Trainer`) takes any module and optimizer, one chain at a
+  time. The first that applies is chosen.
 - **Workers.** Pieces of the plan go to processes with one thread each. So the numbers do not depend
   on how many there are; and small networks, which cannot keep several threads busy, gain by it
   (the chapter on performance says how much). With Dask the processes may be on many machines.
@@ -39,7 +40,7 @@ from tqdm import tqdm
 
 from revlib.iterates import check_recorded
 from revlib.orders import Node, Order, tree, whole
-from revlib.training import convolutions, dense, processes
+from revlib.training import convolutions, dense, processes, stacks
 from revlib.training.maps import Trainer, TrainingState
 from revlib.training.tasks import Task
 
@@ -57,6 +58,7 @@ STRATEGIES: dict[str, tuple[Callable[[Task], bool], type]] = {
         lambda task: task.plain() and convolutions.applies(task),
         convolutions.ConvolutionTrainer,
     ),
+    "stacks": (stacks.applies, stacks.StackTrainer),
     "eager": (lambda task: True, Trainer),
 }
 
@@ -89,8 +91,8 @@ def trajectory(
     workers
         Processes that compute side by side, with one thread each; 1 means in this process.
     strategy
-        ``"dense"``, ``"convolutions"`` or ``"eager"``; by default the first that applies (see the
-        module's text).
+        ``"dense"``, ``"convolutions"``, ``"stacks"`` or ``"eager"``; by default the first that
+        applies (see the module's text).
     device
         Where to compute, ``"cuda"`` say; by default where the task's tensors are.
     progress
@@ -197,7 +199,9 @@ def _compute(
                     yield done.rows
                     bar.update(done.maps)
 
-            groups = [(group, run) for run in runs for group in run.groups(4 * workers)]
+            # With one worker two are enough to have half of it before the end.
+            parts = 4 * workers if workers > 1 else 2
+            groups = [(group, run) for run in runs for group in run.groups(parts)]
             rank = coarse_to_fine({run.first(group) for group, run in groups})
             rank = {step: place for place, step in enumerate(rank)}
             groups.sort(key=lambda pair: rank[pair[1].first(pair[0])])

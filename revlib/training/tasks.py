@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from revlib.store import provenance
 from revlib.training import batches, evaluation, mementos, trials
 from revlib.training.evaluation import Loss
 from revlib.training.maps import WorkingCopy
@@ -264,14 +265,7 @@ class Task(_Training):
         ValueError
             If the device is not there.
         """
-        try:
-            torch.empty(0, device=device)
-        except (RuntimeError, AssertionError, NotImplementedError) as error:
-            there = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
-            raise ValueError(
-                f"The device '{device}' is not there ({str(error).splitlines()[0].rstrip('.')}). "
-                f"On this machine there is: {', '.join(there)}."
-            ) from None
+        provenance.accelerator(device)  # it is there
         model, loss = self._parts()
         made = not isinstance(self.model, nn.Module)
         return dataclasses.replace(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -72,6 +75,54 @@ def check(task: Any) -> None:
             "revlib.Task.of what a step is."
         )
     task.copies, task.restores = changed, restores
+
+
+def same_first_step(task: Any, kind: Callable[[Any], Any]) -> bool:
+    """Return whether another kind of trainer takes the first step as the plain loop does.
+
+    It is tried in double precision. A trainer that holds several chains is tried with two, at the
+    start and a step further, and may not be of a model that keeps more than its tensors.
+
+    Parameters
+    ----------
+    task
+        A :class:`revlib.training.tasks.Task` whose batches are pairs of tensors.
+    kind
+        Makes the trainer.
+    """
+    model, loss = (
+        copy.deepcopy(each).double() if isinstance(each, nn.Module) else each
+        for each in (task.model, task.loss)
+    )
+    batch = tuple(
+        tensor.double() if tensor.is_floating_point() else tensor for tensor in task.batch(1)
+    )
+    tried = dataclasses.replace(task, model=model, loss=loss, batches=[batch], evaluation={})
+    plain = Trainer(tried)
+    states = [plain.state()]
+    for _ in range(2):
+        plain.apply(1)
+        states.append(plain.state())
+    moved = max(
+        float((states[1].model[name] - states[0].model[name]).abs().max())
+        for name, _ in model.named_parameters()
+    )
+    try:
+        trainer = kind(tried)
+        chains = min(2, trainer.chains)
+        if chains > 1 and states[1].rest:
+            return False
+        for chain in range(chains):
+            trainer.load(states[chain], chain)
+        trainer.apply(1, chains)
+    except RuntimeError:  # such as a view of what lies in memory in another order
+        return False
+    for chain, expected in enumerate(states[1 : chains + 1]):
+        found = trainer.model(chain)
+        for name, value in (*found.named_parameters(), *found.named_buffers()):
+            if not torch.allclose(value, expected.model[name], rtol=1e-8, atol=1e-8 * moved):
+                return False
+    return True
 
 
 def _no_single_examples(task: Any, first: Any) -> None:
