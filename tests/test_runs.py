@@ -316,6 +316,32 @@ def test_a_stopped_run_has_whole_curves(tiny, rows, monkeypatch):
         assert max(gaps) <= STEPS >> (rows.bit_length() - 1)
 
 
+def elsewhere(patch):
+    """Make this another machine, where sums come out a little otherwise."""
+    patch.setattr(provenance, "machine", lambda: "another one")
+    patch.setattr(settings, "build", lambda setting, seed: build(setting.changed(nudge=1), seed))
+    patch.setattr(engine, "PATH_TOLERANCE", 0)
+
+
+def test_a_path_that_goes_on_on_another_machine_must_be_the_same_there(tiny, whole, monkeypatch):
+    quiet()
+    with monkeypatch.context() as patch:
+        elsewhere(patch)
+        message = "Of forward, seed 0, .* rows are stored .* Here its path is another one .*train_"
+        with pytest.raises(ValueError, match=message):
+            quiet(every=1)
+        quiet(seeds=[SEEDS[-1] + 1])  # of which nothing is stored
+    monkeypatch.setattr(provenance, "machine", lambda: "another one, but of the same kind")
+    same(part(quiet(every=1)), whole)
+
+
+def test_iterates_that_begin_at_the_start_may_come_from_several_machines(tiny, monkeypatch):
+    monkeypatch.setitem(experiments.STUDIES, "tiny", with_cases(("backward",)))
+    quiet()
+    elsewhere(monkeypatch)
+    quiet(every=1)
+
+
 def test_a_second_run_of_the_same_is_refused(tiny):
     with pytest.MonkeyPatch.context() as patch, pytest.raises(StoreInUseError, match="Wait until"):
         patch.setattr(Writer, "add", lambda *_: quiet())

@@ -50,6 +50,11 @@ class Iterates:
 
     by_step = True
 
+    @property
+    def along_paths(self) -> bool:
+        """Whether an iterate is computed from an earlier one where the order allows it."""
+        return self.measure is sweep.compute
+
     def compute(
         self,
         parameters: Setting,
@@ -92,7 +97,7 @@ class Whole:
 
     function: Callable[[Any, int, str], Iterable[Row]]
 
-    by_step = False
+    by_step = along_paths = False
 
     def compute(
         self,

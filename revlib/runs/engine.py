@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import operator
 import shlex
 import time
@@ -15,10 +16,13 @@ import pandas as pd
 
 from revlib import experiments
 from revlib.experiments.study import Size, Study, Wanted
-from revlib.orders import Order, named
+from revlib.orders import Order, named, tree
 from revlib.runs import audits
 from revlib.store import datasets, provenance, reachable, results
 from revlib.store.results import Identity, ResultFile, Store
+
+PATH_TOLERANCE = 1e-4
+"""How far, relatively, a point of a path may be from the stored one to be taken for the same."""
 
 
 def run(
@@ -65,7 +69,8 @@ def run(
     Raises
     ------
     ValueError
-        If a name or a value is not valid.
+        If a name or a value is not valid; or if rows are stored of a path that is another one here
+        (:meth:`Plan.check_paths`).
     revlib.store.datasets.DataNotFoundError
         If the data is not on this machine and cannot be downloaded.
     revlib.store.results.StoreInUseError
@@ -78,6 +83,7 @@ def run(
         if not writer.file.has_rehearsal():
             writer.file.keep_rehearsal(plan.rehearsed())
         wanted = plan.missing(writer.file.table())
+        plan.check_paths(wanted, writer.file, device)
         for rows in plan.compute(wanted, workers, progress, cluster, device):
             writer.add(rows)
     return plan.table(identity)
@@ -242,6 +248,47 @@ class Plan:
                 if steps and not (done and not self.study.method.by_step):
                     wanted.append(Wanted(seed, case, steps))
         return wanted
+
+    def check_paths(self, wanted: Iterable[Wanted], file: ResultFile, device: str | None) -> None:
+        """Make sure that rows which are added to stored ones belong to the same path.
+
+        Forward, an iterate goes on from the one before it, and steps multiply rounding: after a few
+        hundred, another processor is somewhere else, and a curve of both would show jumps that are
+        none. So where something was computed elsewhere, the last stored point is computed once
+        more. Backward every iterate begins at the start, and there is nothing to make sure of.
+
+        Raises
+        ------
+        ValueError
+            If it comes out otherwise.
+        """
+        *before, now = file.runs
+        here = (now["machine"], now["versions"]["torch"], now.get("device"))
+        elsewhere = {
+            run.get("device") or run["machine"]
+            for run in before
+            if (run["machine"], run["versions"]["torch"], run.get("device")) != here
+        }
+        if not (elsewhere and self.study.method.along_paths):
+            return
+        table = file.table().set_index(results.KEYS)
+        for seed, case, steps in wanted:
+            stored = [n for s, c, n in table.index if (s, c) == (seed, case) and n]
+            shared = any(node.parent for node in tree(named(case), [*steps, *stored]))
+            if not (stored and shared):
+                continue
+            last = max(stored)
+            parts = self.compute([Wanted(seed, case, [last])], device=device)
+            (again,) = (row for rows in parts for row in rows)
+            for name, value in table.loc[(seed, case, last)].dropna().items():
+                if not math.isclose(again[name], value, rel_tol=PATH_TOLERANCE):
+                    raise ValueError(
+                        f"Of {case}, seed {seed}, {len(stored):,} rows are stored that were "
+                        f"computed on {' or '.join(sorted(elsewhere))}. Here its path is another "
+                        f"one ({name} {again[name]:.6g} instead of {value:.6g} at step {last:,}), "
+                        "since steps multiply rounding. Compute the rest there, or other --seeds "
+                        "here."
+                    )
 
     def compute(
         self,
