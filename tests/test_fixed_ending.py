@@ -9,24 +9,13 @@ import tiny
 import torch
 
 from revlib import orders
-from revlib.experiments import fixed_ending as studies
-from revlib.experiments.fixed_ending import (
-    JUDGES,
-    LARGER,
-    RIVALS,
-    STUDIES,
-    WATCHED,
-    Judged,
-    Parameters,
-    Watched,
-    forgetting,
-    judging,
-    rivals,
-    stopping,
-)
+from revlib.experiments.fixed_ending import STUDIES, looks
+from revlib.experiments.fixed_ending.forgetting import remembered
+from revlib.experiments.fixed_ending.looks import JUDGES, WATCHED, Watched, judging, stopping
+from revlib.experiments.fixed_ending.rivals import LARGER, RIVALS, Parameters, look, rival
 from revlib.experiments.section_5.held_out import held_out
 from revlib.experiments.section_5.paths import stopped
-from revlib.experiments.section_5.rankings import misranked
+from revlib.experiments.section_5.rankings import Ranking, misranked
 from revlib.iterates import iterates
 from revlib.training.maps import Trainer, TrainingStep
 from revlib.training.settings import build
@@ -64,7 +53,7 @@ def forward(task):
 
 
 def shown(case):
-    return pd.DataFrame(rivals(PARAMETERS, 3, case)).set_index("step")
+    return pd.DataFrame(rival(PARAMETERS, 3, case)).set_index("step")
 
 
 def joined(task, numbers):
@@ -154,7 +143,7 @@ def test_what_an_order_forgets(task, order):
     start = trainer.state()
     maps = [TrainingStep(trainer, n) for n in range(1, 16)]
     looks = dataclasses.replace(PARAMETERS, steps=(12, 15))
-    found = pd.DataFrame(forgetting(looks, 3, order)).set_index("step")
+    found = pd.DataFrame(remembered(looks, 3, order)).set_index("step")
     for step, state in iterates(maps, start, orders.named(order), looks.steps):
         for which, numbers in (("first", range(1, M + 1)), ("newest", range(step - 9, step + 1))):
             by_hand = loss(task, state, joined(task, numbers))
@@ -274,7 +263,7 @@ def test_early_stopping_watches_the_looks_of_a_rival(case):
     looks = tuple(range(10, 31, 2))
     found = pd.DataFrame(stopping(Watched(SETTING, M, looks, patience=3), 3, case))
     assert found["step"].tolist() == list(looks)
-    shown = pd.DataFrame(rivals(Parameters(SETTING, M, looks), 3, case))
+    shown = pd.DataFrame(rival(Parameters(SETTING, M, looks), 3, case))
     # The halves of the test set are of one size.
     mean = (found["validation_loss"] + found["test_loss"]) / 2
     np.testing.assert_allclose(mean, shown["test_loss"], rtol=1e-9)
@@ -285,7 +274,7 @@ def test_early_stopping_watches_the_looks_of_a_rival(case):
 @pytest.mark.parametrize("budget", [20, 25, 100, 400])
 @pytest.mark.parametrize("case", JUDGES)
 def test_every_judge_spends_its_budget_and_no_more(case, budget):
-    rival, m, steps = studies._bought(case, budget)
+    rival, m, steps = looks._bought(case, budget)
     few, many = (min(10, budget // 3), 10) if "mean" in case else (1, 1)
     assert few <= len(steps) <= many
     order = orders.tail(m) if rival == "fixed ending" else orders.forward()
@@ -296,7 +285,7 @@ def test_every_judge_spends_its_budget_and_no_more(case, budget):
 
 
 RATES = (0.02, 0.1, 0.3)
-JUDGED = Judged(SETTING, RATES, long=40, last=20, budgets=(20,))
+JUDGED = Ranking(SETTING, RATES, long=40, last=20, budgets=(20,))
 
 
 def scores(case, m, steps):
@@ -304,7 +293,7 @@ def scores(case, m, steps):
     found = []
     for rate in RATES:
         setting = SETTING.changed(learning_rate=rate)
-        looks = studies._looks(Parameters(setting, m, steps), held_out(build(setting, 3)), case)
+        looks = look(Parameters(setting, m, steps), held_out(build(setting, 3)), case)
         task = held_out(build(setting, 3))
         found.append(np.mean([task.evaluate(model)["validation_loss"] for _, model in looks]))
     return found

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from revlib import experiments, runs
-from revlib.experiments.fixed_ending import LARGER
+from revlib.experiments.fixed_ending.rivals import LARGER
 from revlib.orders import Order
 from revlib.runs.engine import Plan
 from revlib.verdicts import findings, stability
