@@ -92,7 +92,8 @@ class Shown:
             workers = sorted({run["workers"] for run in self.runs})
             words += (
                 f" Computing and evaluating them took {seconds / 60:.0f} minutes with "
-                f"{' or '.join(map(str, workers))} processes on {self.runs[-1]['machine']}."
+                f"{' or '.join(map(str, workers))} processes on "
+                f"{' and on '.join(dict.fromkeys(map(place, self.runs)))}."
             )
         return words
 
@@ -156,10 +157,10 @@ def shown(
             )
             return dataclasses.replace(small, note=note)
         log = plan.store.current(identity, plan.orders).runs
-        place = plan.store.folder.relative_to(results.root().parent)
+        folder = plan.store.folder.relative_to(results.root().parent)
         note = (
-            f"results stored in `{place}`, last added to by `revlib run {plan.command}` on "
-            f"{log[-1]['date'][:10]}, {log[-1]['machine']}"
+            f"results stored in `{folder}`, last added to by `revlib run {plan.command}` on "
+            f"{log[-1]['date'][:10]}, {place(log[-1])}"
         )
     table = table.reset_index(drop=True)
     steps, seeds = table["step"].nunique(), table["seed"].nunique()
@@ -192,10 +193,15 @@ def together(names: Mapping[str, str], preset: str, **changes: Any) -> dict[str,
         for words, each in found.items():
             if each.preset != "sample":
                 small = shown(names[words], "sample", **changes)
-                place = f"in place of the preset {preset}, like those beside it"
-                note = f"{small.note} It is shown {place}."
+                where = f"in place of the preset {preset}, like those beside it"
+                note = f"{small.note} It is shown {where}."
                 found[words] = dataclasses.replace(small, note=note)
     return found
+
+
+def place(run: Mapping[str, Any]) -> str:
+    """Return where a run was computed: on a processor, or the graphics card beside it."""
+    return run.get("device") or run["machine"]
 
 
 def _whole_seeds(table: pd.DataFrame, cases: Iterable[str]) -> pd.DataFrame:
