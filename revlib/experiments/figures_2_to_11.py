@@ -71,27 +71,14 @@ def _starts(setting: Setting) -> tuple[dict[str, str], ...]:
     return tuple(filter(None, differing))
 
 
-def _motion(
-    study: Study,
-    paper: tuple[int, ...],
-    sample: tuple[int, ...],
-    small_orders: tuple[str, ...] = (),
-) -> Study:
-    """Return the study that looks at how the iterates of another one move, at some steps.
-
-    The sample looks at all orders or, where that is slow, at few.
-    """
-    sizes = {
-        "sample": replace(study.size("sample"), bursts=(), at=sample),
-        "paper": replace(study.size("paper"), bursts=(), at=paper),
-    }
-    if small_orders:
-        sizes["sample"] = replace(sizes["sample"], cases=small_orders)
+def _motion(study: Study, paper: tuple[int, ...], sample: tuple[int, ...]) -> Study:
+    """Return the study that looks at how the iterates of another one move, at some steps."""
+    at = {"sample": sample, "paper": paper}
     return replace(
         study,
         name=f"motion-{study.name}",
         title=f"{study.title}: contraction, and how far iterates move",
-        sizes=sizes,
+        sizes={name: replace(size, bursts=(), at=at[name]) for name, size in study.sizes.items()},
         method=Iterates(motion.compute),
     )
 
@@ -178,8 +165,7 @@ def _convolutional(
         | what.pop("unstated", {}),
         **what,
     )
-    few = ("backward",) if steps < 3 else ()
-    return study, _motion(study, looks, (-(-steps // 3),), few)
+    return study, _motion(study, looks, (-(-steps // 3),))
 
 
 _RESNET_18 = Setting(
