@@ -4,6 +4,7 @@ python book/execute.py notebooks/NAME.md book/chapters/NAME.ipynb --preset paper
 """
 
 import argparse
+import ast
 import os
 import sys
 import time
@@ -101,9 +102,7 @@ def execute(text: Path, output: Path, parameters: dict[str, str]) -> nbformat.No
         )
     except (PapermillExecutionError, DeadKernelError) as error:
         raise ChapterError(_failure(text, partial, error)) from None
-    for cell in notebook.cells:
-        if "injected-parameters" in cell.metadata.get("tags", []):
-            cell.metadata["tags"].append("remove-input")  # each page says itself what it shows
+    _sum_up(notebook)
     del notebook.metadata["papermill"]  # a copy of the input, and places on this machine
     nbformat.write(notebook, partial)
     partial.replace(output)
@@ -153,8 +152,31 @@ def keep(text: Path, output: Path) -> bool:
         cell.pop("id", None)
     notebook.cells[place:place] = injected
     notebook.metadata = executed.metadata
+    _sum_up(notebook)
     nbformat.write(notebook, output)
     return True
+
+
+def _sum_up(notebook: nbformat.NotebookNode) -> None:
+    """Fold the two cells of parameters into one line, which says how they are set on this page."""
+    values = {}
+    for cell in notebook.cells:
+        tags = cell.metadata.get("tags", [])
+        if "parameters" in tags:
+            written = cell
+        elif "injected-parameters" not in tags:
+            continue
+        elif "remove-input" not in tags:
+            tags.append("remove-input")
+        for node in ast.parse(cell.source).body:
+            if isinstance(node, ast.Assign | ast.AnnAssign):
+                target = node.targets[0] if isinstance(node, ast.Assign) else node.target
+                values[target.id] = ast.unparse(node.value)
+    if "hide-input" not in written.metadata["tags"]:
+        written.metadata["tags"].append("hide-input")
+    line = ", ".join(f"{name} = {value}" for name, value in values.items() if value != "None")
+    prompts = dict.fromkeys(("code_prompt_show", "code_prompt_hide"), f"This page: {line}")
+    written.metadata["mystnb"] = prompts
 
 
 def _failure(text: Path, partial: Path, error: Exception) -> str:

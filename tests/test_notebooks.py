@@ -169,6 +169,19 @@ def test_a_failing_chapter_names_cell_and_error_and_leaves_what_it_reached(tmp_p
     assert (tmp_path / "sample.partial.ipynb").exists()
 
 
+def test_a_page_sums_up_its_parameters_in_a_line(tmp_path):
+    text, output = tmp_path / "sample.md", tmp_path / "sample.ipynb"
+    source = 'preset: str = "sample"\nh: float = 0.5\nseeds: list[int] = None'
+    text.write_text(chapter((":tags: [parameters]", source), ("", "1")))
+    execute.execute(text, output, {"preset": "paper"})
+    for _ in range(2):  # when it is run, and when its outputs are kept
+        written, injected, _ = (c for c in nbformat.read(output, as_version=4).cells if c.source)
+        assert written.metadata.mystnb.code_prompt_show == "This page: preset = 'paper', h = 0.5"
+        assert written.metadata.tags == ["parameters", "hide-input"]
+        assert injected.metadata.tags == ["injected-parameters", "remove-input"]
+        assert execute.keep(text, output)
+
+
 def ran(tmp_path, *cells):
     """Run a chapter of some cells at preset paper, and return its text and its output."""
     text, output = tmp_path / "sample.md", tmp_path / "sample.ipynb"
