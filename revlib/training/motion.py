@@ -96,17 +96,12 @@ def contraction_rate(
     trainer, chain = Trainer(task), _replayed(order, step)
     _apply(trainer, order.applied(step)[: -len(chain)])
     if method == "tangent":
-        vector = _direction(task)
-        for n in chain:
-            vector = _carried(task, trainer, n, vector)
-            trainer.apply(n)
-        return _log(_norm(vector), _norm(_direction(task))) / len(chain)
-    companion = _Companion(task, trainer, chain[0], size)
-    for begin in range(0, len(chain), RENORMALISE_EVERY):
-        maps = chain[begin : begin + RENORMALISE_EVERY]
-        _apply(trainer, maps)
-        companion.follow(trainer, maps)
-    return companion.stretched / len(chain)
+        beside = _Tangent(task)
+    else:
+        size = _step_length(task, trainer, chain[0]) if size is None else size
+        beside = _Companion(task, trainer, size)
+    _follow(trainer, chain, beside)
+    return beside.stretched / len(chain)
 
 
 def motion(task: Task, order: Order, step: int) -> dict[str, float]:
@@ -123,25 +118,22 @@ def motion(task: Task, order: Order, step: int) -> dict[str, float]:
         - ``predictions_moved``: root mean square of the change of the model's outputs over that
           step, on the first evaluation set, in evaluation mode.
     """
-    names = [name for name, _ in task.model.named_parameters()]
     trainer, chain = Trainer(task), _replayed(order, step)
     start = trainer.state()
-    points, outputs = [], []
-    for n in (step - 1, step):
-        trainer.load(start)
-        _apply(trainer, order.applied(n))
-        points.append(trainer.state())
-        outputs.append(_outputs(task, trainer))
+    _apply(trainer, order.applied(step - 1))
+    before, outputs = trainer.state(), _outputs(task, trainer)
     trainer.load(start)
     _apply(trainer, order.applied(step)[: -len(chain)])
-    change = outputs[1] - outputs[0]
-    rates = {"contraction_rate": contraction_rate(task, order, step)}
+    length = _step_length(task, trainer, chain[0])
+    beside: dict[str, Any] = {"contraction_rate": _Companion(task, trainer, length)}
     if learning_rate(task) is not None:
-        rates["tangent_contraction_rate"] = contraction_rate(task, order, step, "tangent")
-    return rates | {
-        "step_length": _step_length(trainer, chain[0], names),
-        "moved": _distance(points[0], points[1], names),
-        "travelled": _distance(start, points[1], names),
+        beside["tangent_contraction_rate"] = _Tangent(task)
+    _follow(trainer, chain, *beside.values())
+    change = _outputs(task, trainer) - outputs
+    return {name: each.stretched / len(chain) for name, each in beside.items()} | {
+        "step_length": length,
+        "moved": _distance(task, before, trainer.state()),
+        "travelled": _distance(task, start, trainer.state()),
         "predictions_moved": change.square().mean().sqrt().item(),
     }
 
@@ -193,50 +185,77 @@ def _apply(trainer: Trainer, maps: Iterable[int]) -> None:
         trainer.apply(n)
 
 
+def _follow(trainer: Trainer, chain: list[int], *beside: _Companion | _Tangent) -> None:
+    """Apply a chain of maps, with what goes along beside it."""
+    for begin in range(0, len(chain), RENORMALISE_EVERY):
+        maps = chain[begin : begin + RENORMALISE_EVERY]
+        for n in maps:
+            for each in beside:
+                each.carry(trainer, n)
+            trainer.apply(n)
+        for each in beside:
+            each.measure(trainer)
+
+
 class _Companion:
     """A second chain near that of a trainer, brought back to its first distance at each turn."""
 
-    def __init__(self, task: Task, trainer: Trainer, first: int, size: float | None):
-        self.names = [name for name, _ in task.model.named_parameters()]
+    def __init__(self, task: Task, trainer: Trainer, size: float):
         direction = _direction(task)
-        size = _step_length(trainer, first, self.names) if size is None else size
         state = trainer.state()
-        for name, d in zip(self.names, direction, strict=True):
+        for (name, _), d in zip(task.model.named_parameters(), direction, strict=True):
             state.model[name] += size / _norm(direction) * d
-        self.trainer = Trainer(task)
+        self.task, self.trainer = task, Trainer(task)
         self.trainer.load(state)
-        self.first = _distance(trainer.state(), state, self.names)
+        self.first = _distance(task, trainer.state(), state)
         self.stretched = 0.0
 
-    def follow(self, trainer: Trainer, maps: list[int]) -> None:
-        """Apply the maps that the trainer has applied; add up the logarithm of the stretching."""
-        _apply(self.trainer, maps)
+    def carry(self, trainer: Trainer, n: int) -> None:
+        """Apply the map that the trainer is going to apply."""
+        self.trainer.apply(n)
+
+    def measure(self, trainer: Trainer) -> None:
+        """Add up the logarithm of the stretching."""
         near, far = trainer.state(), self.trainer.state()
-        distance = _distance(near, far, self.names)
+        distance = _distance(self.task, near, far)
         self.stretched += _log(distance, self.first)
         if math.isfinite(self.stretched):
             self.trainer.load(_scaled(near, far, self.first / distance))
 
 
-def _step_length(trainer: Trainer, n: int, names: list[str]) -> float:
+class _Tangent:
+    """A tangent vector along the chain of a trainer."""
+
+    def __init__(self, task: Task):
+        self.task, self.h = task, learning_rate(task)
+        self.vector = _direction(task)
+        self.first = _norm(self.vector)
+        self.stretched = 0.0
+
+    def carry(self, trainer: Trainer, n: int) -> None:
+        """Apply the Jacobian of the map that the trainer is going to apply: ``v - h H v``."""
+        model, (inputs, targets) = trainer.model(), self.task.batch(n)
+        buffers = [buffer.clone() for buffer in model.buffers()]  # a pass may move them
+        parameters = list(model.parameters())
+        loss = self.task.loss(model(inputs), targets)
+        gradient = torch.autograd.grad(loss, parameters, create_graph=True)
+        curved = torch.autograd.grad(gradient, parameters, self.vector)
+        self.vector = [v - self.h * c for v, c in zip(self.vector, curved, strict=True)]
+        for buffer, before in zip(model.buffers(), buffers, strict=True):
+            buffer.copy_(before)
+
+    def measure(self, trainer: Trainer) -> None:
+        """Note the logarithm of the stretching."""
+        self.stretched = _log(_norm(self.vector), self.first)
+
+
+def _step_length(task: Task, trainer: Trainer, n: int) -> float:
     """Return how far the map ``T_n`` moves the present state, which is kept."""
     before = trainer.state()
     trainer.apply(n)
-    length = _distance(before, trainer.state(), names)
+    length = _distance(task, before, trainer.state())
     trainer.load(before)
     return length
-
-
-def _carried(
-    task: Task, trainer: Trainer, n: int, vector: list[torch.Tensor]
-) -> list[torch.Tensor]:
-    """Return a tangent vector after ``T_n``: ``v - h H v`` at the present state."""
-    h = learning_rate(task)
-    model, (inputs, targets) = trainer.model(), task.batch(n)
-    parameters = list(model.parameters())
-    gradient = torch.autograd.grad(task.loss(model(inputs), targets), parameters, create_graph=True)
-    curved = torch.autograd.grad(gradient, parameters, vector)
-    return [v - h * c for v, c in zip(vector, curved, strict=True)]
 
 
 def _log(length: float, first: float) -> float:
@@ -271,8 +290,8 @@ def _between(near: Any, far: Any, factor: float) -> Any:
     return near
 
 
-def _distance(one: TrainingState, other: TrainingState, names: list[str]) -> float:
-    return _norm([one.model[name] - other.model[name] for name in names])
+def _distance(task: Task, one: TrainingState, other: TrainingState) -> float:
+    return _norm(one.model[n] - other.model[n] for n, _ in task.model.named_parameters())
 
 
 def _norm(tensors: Iterable[torch.Tensor]) -> float:

@@ -98,20 +98,19 @@ def same_first_step(task: Any, kind: Callable[[Any], Any]) -> bool:
         tensor.double() if tensor.is_floating_point() else tensor for tensor in task.batch(1)
     )
     tried = dataclasses.replace(task, model=model, loss=loss, batches=[batch], evaluation={})
-    plain = Trainer(tried)
+    plain, trainer = Trainer(tried), kind(tried)
+    chains = min(2, trainer.chains)
     states = [plain.state()]
-    for _ in range(2):
+    for _ in range(chains):
         plain.apply(1)
         states.append(plain.state())
+    if chains > 1 and states[1].rest:
+        return False
     moved = max(
         float((states[1].model[name] - states[0].model[name]).abs().max())
         for name, _ in model.named_parameters()
     )
     try:
-        trainer = kind(tried)
-        chains = min(2, trainer.chains)
-        if chains > 1 and states[1].rest:
-            return False
         for chain in range(chains):
             trainer.load(states[chain], chain)
         trainer.apply(1, chains)
