@@ -678,15 +678,17 @@ def test_costs_add_up_all_runs_of_a_file_and_leave_out_those_that_stored_nothing
         file = save(Store(tmp_path / "tiny" / size), rows(*range(number)))
         file.runs[0] |= {"seconds": 3600, "workers": 2}
         file.runs.append(file.runs[0] | {"seconds": 1800, "workers": 1, "date": "2030-01-02T03"})
+        file.runs.append(file.runs[0] | {"seconds": 900, "workers": 1, "device": "a card"})
         file.runs.append({name: v for name, v in file.runs[0].items() if name != "seconds"})
         file.write()
     found = results.costs()
     assert list(found["experiment"]) == ["tiny"] * 3
     assert list(found["size"]) == list(sizes)
     assert list(found["rows"]) == [1, 2, 3]
-    assert set(found["hours"]) == {1.5}
+    assert set(found["hours"]) == {1.75}
     assert set(found["core_hours"]) == {2.5}
-    assert set(found["date"]) == {"2030-01-02"}
+    assert set(found["card_hours"]) == {0.25}
+    assert set(found["cards"]) == {"a card"}
 
 
 def test_what_is_kept_is_known_by_study_preset_and_changes(tmp_path, monkeypatch):

@@ -551,8 +551,13 @@ def costs() -> pd.DataFrame:
         One row for each result file: ``experiment``, ``size`` (its folder: the preset, with the
         changes to its setting),
         ``rows``, ``hours`` (of the clock), ``core_hours`` (hours times workers, which have one
-        thread each), ``machine`` and ``date`` of the last run.
+        thread each) and ``card_hours`` (those on a graphics card, which count no core), ``machine``
+        and ``date`` of the last run, and ``cards``, their names.
     """
+
+    def hours(runs: Iterable[dict[str, Any]]) -> float:
+        return sum(run["seconds"] * run.get("workers", 1) for run in runs) / 3600
+
     folders = sorted({path.parent for path in root().rglob("*.parquet")})
     return pd.DataFrame(
         {
@@ -560,7 +565,9 @@ def costs() -> pd.DataFrame:
             "size": "/".join(folder.relative_to(root()).parts[1:]),
             "rows": file.rows,
             "hours": sum(run["seconds"] for run in file.finished) / 3600,
-            "core_hours": sum(run["seconds"] * run["workers"] for run in file.finished) / 3600,
+            "core_hours": hours(run for run in file.finished if "device" not in run),
+            "card_hours": hours(run for run in file.finished if "device" in run),
+            "cards": " and ".join(sorted({run.get("device", "") for run in file.finished} - {""})),
             "machine": file.finished[-1]["machine"],
             "date": file.finished[-1]["date"][:10],
         }
