@@ -34,7 +34,7 @@ class Watched(Parameters):
 
 
 def stopping(parameters: Watched, seed: int, case: str) -> Iterator[dict[str, Any]]:
-    """Yield the looks of one of :data:`RIVALS`, and what early stopping makes of them.
+    """Yield the looks of one of :data:`WATCHED`, and what early stopping makes of them.
 
     Yields
     ------
