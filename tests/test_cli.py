@@ -284,7 +284,7 @@ FIELDS = [f.name for f in dataclasses.fields(Setting)]
 def nothing_is_run(tiny, monkeypatch):
     """Settings are made into tasks, one step of which is taken; that is all."""
 
-    def run(name, preset, seeds, every, last, workers, cluster, **changes):
+    def run(name, preset, seeds, every, last, workers, cluster, device, **changes):
         plan = Plan.of(name, preset, seeds, every, last, changes)
         trainer = maps.Trainer(build(plan.size.setting, plan.seeds[0]))
         trainer.apply(1)

@@ -121,7 +121,10 @@ def test_every_order_of_the_library_has_such_a_name():
     ],
 )
 def test_other_names_are_refused_with_the_valid_ones(name):
-    valid = "switch(1000), tail(50), reshuffled_tail(50) and newest_tail(50), with any numbers"
+    valid = (
+        "forward, backward, windowed(50), reset(1000), switch(1000), tail(50), "
+        "reshuffled_tail(50) and newest_tail(50), with any numbers."
+    )
     message = f"There is no order '{name}'. Valid are: {valid}"
     with pytest.raises(ValueError, match=re.escape(message)):
         named(name)

@@ -916,8 +916,10 @@ def test_a_study_tells_the_time_that_the_stored_runs_took(tiny):
     ]
     file.write()
     words = shown("tiny", "paper").cost()
+    machine = only["machine"]
     assert words.endswith(
-        " Computing and evaluating them took 4 minutes with 1 or 2 processes on another."
+        " Computing and evaluating them took 4 minutes with 1 or 2 processes on "
+        f"{machine} and on another."
     )
     maps = 2 * sum([0, 1, 16, 32])
     assert f"backward {maps} for 8 recorded points" in words
