@@ -207,6 +207,8 @@ def stays_below(
     recorded = [set(paths.loc[paths["order"] == order, "step"]) for order in orders]
     common = sorted(set.intersection(*recorded))
     paths = paths[paths["step"].isin(common)]
+    rows = paths.groupby("seed").size()
+    paths = paths[paths["seed"].isin(rows.index[rows == rows.max()])]  # those that have them all
     at = paths.pivot(index=["seed", "order"], columns="step", values=quantity)
     if not (at.iloc[:, -1] <= max(levels) * at.iloc[:, 0]).any():
         return (
