@@ -81,6 +81,14 @@ def test_which_path_stays_below_first():
     )
 
 
+def test_a_seed_of_one_order_says_nothing_of_which_is_first():
+    table = paths(0.01, 0.01, fall=(0.05, 0.15))
+    alone = table[(table["seed"] == 0) & (table["order"] == "forward")].assign(seed=9)
+    asked = ("test_loss", (0.5, 0.1), ORDERS)
+    both = findings.stays_below(pd.concat([table, alone]), *asked)
+    assert both == findings.stays_below(table, *asked)
+
+
 @pytest.mark.parametrize(
     ("factor", "words"),
     [
