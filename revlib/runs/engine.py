@@ -265,7 +265,7 @@ class Plan:
         *before, now = file.runs
         here = (now["machine"], now["versions"]["torch"], now.get("device"))
         elsewhere = {
-            run.get("device") or run["machine"]
+            provenance.place(run)
             for run in before
             if (run["machine"], run["versions"]["torch"], run.get("device")) != here
         }

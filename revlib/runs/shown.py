@@ -13,7 +13,7 @@ from revlib.experiments.study import Size, Study
 from revlib.orders import named
 from revlib.runs import engine
 from revlib.runs.engine import Plan
-from revlib.store import results
+from revlib.store import provenance, results
 from revlib.training.settings import Setting
 
 
@@ -93,7 +93,7 @@ class Shown:
             words += (
                 f" Computing and evaluating them took {seconds / 60:.0f} minutes with "
                 f"{' or '.join(map(str, workers))} processes on "
-                f"{' and on '.join(dict.fromkeys(map(place, self.runs)))}."
+                f"{' and on '.join(dict.fromkeys(map(provenance.place, self.runs)))}."
             )
         return words
 
@@ -160,7 +160,7 @@ def shown(
         folder = plan.store.folder.relative_to(results.root().parent)
         note = (
             f"results stored in `{folder}`, last added to by `revlib run {plan.command}` on "
-            f"{log[-1]['date'][:10]}, {place(log[-1])}"
+            f"{log[-1]['date'][:10]}, {provenance.place(log[-1])}"
         )
     table = table.reset_index(drop=True)
     steps, seeds = table["step"].nunique(), table["seed"].nunique()
@@ -197,11 +197,6 @@ def together(names: Mapping[str, str], preset: str, **changes: Any) -> dict[str,
                 note = f"{small.note} It is shown {where}."
                 found[words] = dataclasses.replace(small, note=note)
     return found
-
-
-def place(run: Mapping[str, Any]) -> str:
-    """Return where a run was computed: on a processor, or the graphics card beside it."""
-    return run.get("device") or run["machine"]
 
 
 def _whole_seeds(table: pd.DataFrame, cases: Iterable[str]) -> pd.DataFrame:

@@ -85,6 +85,11 @@ def accelerator(device: str) -> str:
     return torch.cuda.get_device_name(device) if kind == "cuda" else kind
 
 
+def place(run: dict[str, Any]) -> str:
+    """Return where a run was computed: on a processor, or the graphics card beside it."""
+    return run.get("device") or run["machine"]
+
+
 def commit() -> str:
     """Return the commit of the source tree, marked if files differ from it, or "unknown"."""
     described = _git("describe", "--always", "--abbrev=12", "--exclude=*", "--dirty=+changes")

@@ -2,10 +2,10 @@
 
 A graphics card is idle for most of a step on a small batch: it waits for the next of a few hundred
 kernels. So the chains that apply the same maps are stacked along a first axis,
-``torch.func.vmap`` makes of the model's computation for one chain that for all, and the whole step
-is recorded once as a CUDA graph, which is then replayed. A convolution whose weight differs from
-chain to chain is one product of matrices per chain, on inputs that were unfolded; libraries are
-slow at what it is for them, a convolution in as many groups.
+``torch.func.vmap`` turns the model's computation for one chain into one for all, and the whole step
+is recorded once as a CUDA graph, which is then replayed. A convolution whose weights differ from
+chain to chain is computed as one matrix product per chain, on unfolded inputs. Libraries treat it
+as a convolution with as many groups as chains, and are slow at that.
 
 What is computed is one step of plain SGD, exactly as :class:`revlib.training.maps.Trainer` takes
 it, up to the order in which sums are taken. The strategy does not apply where a model keeps more
