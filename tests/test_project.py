@@ -45,6 +45,14 @@ def test_every_module_is_in_the_reference_once():
     )
 
 
+def test_parameters_have_their_types_in_the_signature_and_not_in_the_docstring():
+    typed = re.compile(r"^ +[\w*]+(, [\w*]+)* : ", flags=re.MULTILINE)
+    for path in (ROOT / "revlib").rglob("*.py"):
+        for part in path.read_text().split("Parameters\n")[1:]:
+            entries = re.split(r"\n\n +\w+\n +---|\"\"\"", part)[0]
+            assert not typed.search(entries), f"{path.name}: {typed.search(entries)[0]}"
+
+
 def listed(entries):
     """Yield all files that a table of contents names."""
     for entry in entries:

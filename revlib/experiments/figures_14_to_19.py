@@ -31,13 +31,13 @@ class Training:
 
     Parameters
     ----------
-    name : str
+    name
         How it is called in tables and figures.
-    rate : float
+    rate
         Learning rate of a large step, in units of h.
-    weight : float
+    weight
         The regulariser's weight λ, in units of h².
-    small : bool
+    small
         Whether to take a small step on each piece instead of one large step.
     """
 
@@ -71,13 +71,13 @@ class Parameters:
 
     Parameters
     ----------
-    setting : revlib.training.settings.Setting
+    setting
         What is trained. Its batch size is rounded up to a multiple of c, its learning rate is h.
-    c : int
+    c
         Number of pieces.
-    every : int
+    every
         After how many large batches the losses are evaluated.
-    steps : int
+    steps
         How many large batches are taken.
     """
 
@@ -92,11 +92,11 @@ def compute(parameters: Parameters, seed: int, training: str) -> Iterator[dict[s
 
     Parameters
     ----------
-    parameters : Parameters
+    parameters
         What is trained.
-    seed : int
+    seed
         Start point and batches.
-    training : str
+    training
         The name of one of `trainings`.
 
     Yields

@@ -32,19 +32,19 @@ class Parameters:
 
     Parameters
     ----------
-    setting : revlib.training.settings.Setting
+    setting
         What is trained.
-    steps : int
+    steps
         Length N of the run, in steps.
-    last : int
+    last
         How many steps at its end are all recorded: there the fluctuation is measured.
-    window : int
+    window
         Size of the windows of the windowed order.
-    decay : float
+    decay
         Weight of the newest iterate in the exponential moving average.
-    span : int
+    span
         Over how many of the last steps SWA averages, and how far the two points are apart.
-    larger : int
+    larger
         How many times as large the larger batches are.
     """
 
@@ -63,21 +63,21 @@ class Training:
 
     Parameters
     ----------
-    name : str
+    name
         How it is called in tables and figures.
-    order : revlib.orders.Order or None
+    order
         The order of iteration, at a constant rate; None for the forward trainings that differ in
         what follows.
-    schedule : str
+    schedule
         A name in `revlib.training.averaging.SCHEDULES`.
-    average : str or None
+    average
         ``"ema"``, ``"swa"``, ``"two points"`` or ``"orders"``: the mean of the forward and the
         backward iterate.
-    batches : int
+    batches
         How many times as large the batches are.
-    rate : float
+    rate
         How many times as large the learning rate is.
-    length : float
+    length
         How many times as many steps are taken.
     """
 
@@ -134,11 +134,11 @@ def compute(parameters: Parameters, seed: int, name: str) -> Iterator[dict[str, 
 
     Parameters
     ----------
-    parameters : Parameters
+    parameters
         What is trained.
-    seed : int
+    seed
         Start point and batches.
-    name : str
+    name
         The name of one of `trainings`.
 
     Yields

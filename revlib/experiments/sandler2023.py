@@ -36,17 +36,17 @@ class Parameters:
 
     Parameters
     ----------
-    setting : revlib.training.settings.Setting
+    setting
         What is trained.
-    start : int
+    start
         The step of the plain path at which the observation begins.
-    length : int
+    length
         How many steps it goes on.
-    held_out : int
+    held_out
         Over how many unseen batches a held-out loss is averaged.
-    recorded : tuple of int
+    recorded
         The steps at which it is recorded.
-    decay : float
+    decay
         Weight of the newest iterate in the exponential moving average.
     """
 
@@ -103,12 +103,12 @@ def single_step(parameters: Parameters, seed: int, case: str) -> Iterator[dict[s
 
     Parameters
     ----------
-    parameters : Parameters
+    parameters
         Where and on what.
-    seed : int
+    seed
         Start point and batches.
-    case : {"training batch", "held-out batches"}
-        On which the loss is taken.
+    case
+        On what the loss is taken: ``"training batch"`` or ``"held-out batches"``.
 
     Yields
     ------
@@ -137,8 +137,9 @@ def side_trips(parameters: Parameters, seed: int, case: str) -> Iterator[dict[st
     ----------
     parameters, seed
         As for `single_step`.
-    case : {"training batch", "held-out batches", "independent networks"}
-        On which the loss is taken; for the last, on the training batch.
+    case
+        On what the loss is taken: ``"training batch"`` or ``"held-out batches"``; or
+        ``"independent networks"``, on the training batch.
 
     Yields
     ------
@@ -180,10 +181,11 @@ def alignment(parameters: Parameters, seed: int, case: str) -> Iterator[dict[str
     ----------
     parameters, seed
         As for `single_step`.
-    case : {"two schedules", "same batch", "different batches"}
-        Of which two: on a held-out batch at the same step of the path with a constant rate and of
-        the one with linear decay; on that batch now and at the start; on that batch and on the
-        training batch of the step, both now.
+    case
+        Of which two: ``"two schedules"``, on a held-out batch at the same step of the path with a
+        constant rate and of the one with linear decay; ``"same batch"``, on that batch now and at
+        the start; ``"different batches"``, on that batch and on the training batch of the step,
+        both now.
 
     Yields
     ------
@@ -221,8 +223,8 @@ def distances(parameters: Parameters, seed: int, case: str) -> Iterator[dict[str
     ----------
     parameters, seed
         As for `single_step`.
-    case : {"the other path's end", "the other path", "the start"}
-        To what.
+    case
+        To what: ``"the other path's end"``, ``"the other path"`` or ``"the start"``.
 
     Yields
     ------
@@ -255,7 +257,7 @@ def averages(parameters: Parameters, seed: int, case: str) -> Iterator[dict[str,
     ----------
     parameters, seed
         As for `single_step`.
-    case : str
+    case
         ``"constant rate"``, an average in `AVERAGES`, or its schedule.
 
     Yields

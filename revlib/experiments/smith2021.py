@@ -24,13 +24,13 @@ class Training:
 
     Parameters
     ----------
-    rate : float
+    rate
         Learning rate of a single update: ε, and α where a batch has several updates.
-    weight : float
+    weight
         The coefficient λ of the explicit regulariser; with 0 the loss is the plain one.
-    batch_size : int
+    batch_size
         Examples in a batch.
-    updates : int
+    updates
         How many updates n are made on each batch before the next one.
     """
 
@@ -55,12 +55,12 @@ class Parameters:
 
     Parameters
     ----------
-    setting : revlib.training.settings.Setting
+    setting
         What is trained, on the first of its training examples and no others. Rates and batch sizes
         are those of the training.
-    epochs : int
+    epochs
         How long is trained.
-    every : int
+    every
         After how many epochs it is evaluated.
     """
 
@@ -92,11 +92,11 @@ def compute(parameters: Parameters, seed: int, training: str) -> Iterator[dict[s
 
     Parameters
     ----------
-    parameters : Parameters
+    parameters
         What is trained.
-    seed : int
+    seed
         Start point and order of the examples.
-    training : str
+    training
         A name in :data:`TRAININGS`.
 
     Yields

@@ -83,10 +83,10 @@ def curves(table: pd.DataFrame, columns: Sequence[str] | None = None) -> Figure:
 
     Parameters
     ----------
-    table : pandas.DataFrame
+    table
         One row per seed, order and step, as `revlib.trajectory` returns it: columns ``seed``,
         ``order``, ``step`` and the quantities. Several tables can be concatenated.
-    columns : sequence of str, optional
+    columns
         The quantities to draw, two beside each other. The default is all of the training and
         test loss and accuracy that the table has.
 
@@ -155,12 +155,12 @@ def paths(
 
     Parameters
     ----------
-    iterates : mapping from str to numpy.ndarray
+    iterates
         For each order the iterates 0 to N, shape (N + 1,), or (N + 1, R) for R realisations of the
         noise. All orders see the same noise.
-    band : float, optional
+    band
         Half-width of a grey band around zero, for example a standard deviation.
-    limits : numpy.ndarray, optional
+    limits
         Shape (R,): a point for each realisation, drawn as a horizontal line.
 
     Returns
@@ -197,11 +197,11 @@ def laws(samples: Mapping[str, np.ndarray], std: float, bins: int = 40) -> Figur
 
     Parameters
     ----------
-    samples : mapping from str to numpy.ndarray
+    samples
         For each order one number per realisation.
-    std : float
+    std
         Standard deviation of the normal law that they are compared with; drawn as "exact".
-    bins : int, optional
+    bins
         Number of bars of the histograms, over 4 standard deviations to each side.
 
     Returns
@@ -244,12 +244,12 @@ def comparison(
 
     Parameters
     ----------
-    exact, measured : mapping from str to a pair of numpy.ndarray
+    exact, measured
         For each order the x and y values. A formula that belongs to no order is called
         ``"exact"``.
-    xlabel, ylabel : str
+    xlabel, ylabel
         What the axes show.
-    log : bool, optional
+    log
         Whether the y axis is logarithmic.
 
     Returns
@@ -277,7 +277,7 @@ def ratios(table: pd.DataFrame) -> Figure:
 
     Parameters
     ----------
-    table : pandas.DataFrame
+    table
         As `revlib.runs.benchmark.table` returns it.
 
     Returns
@@ -321,7 +321,7 @@ def live_parameters(table: pd.DataFrame) -> Figure:
 
     Parameters
     ----------
-    table : pandas.DataFrame
+    table
         As `revlib.training.convolutions.census` returns it.
 
     Returns
@@ -351,15 +351,15 @@ def opening(
 
     Parameters
     ----------
-    paths : pandas.DataFrame
+    paths
         Rows of one seed: ``order``, ``step`` and the quantity.
-    quantity : str
+    quantity
         Its column.
-    level : float
+    level
         A part of its first value, drawn as a line.
-    below : mapping from str to float
+    below
         For each order that is drawn the step from which it stays below; not a number for none.
-    calm : pandas.DataFrame
+    calm
         How many times less than forward it varies, with the ends of an interval: three columns,
         indexed by the number of last maps that stay the same.
 
@@ -399,7 +399,7 @@ def growth(table: pd.DataFrame) -> Figure:
 
     Parameters
     ----------
-    table : pandas.DataFrame
+    table
         Columns ``order``, ``steps`` and ``seconds``.
 
     Returns
@@ -432,12 +432,12 @@ def clouds(
 
     Parameters
     ----------
-    samples : mapping from str to numpy.ndarray
+    samples
         For each order the points, shape (R, 2).
-    centre, covariance : numpy.ndarray
+    centre, covariance
         Mean, shape (2,), and covariance, shape (2, 2), of the law that the points are compared
         with; its ellipses at 1, 2 and 3 standard deviations are drawn as "exact".
-    xlabel, ylabel : str
+    xlabel, ylabel
         What the axes show.
 
     Returns
@@ -473,12 +473,12 @@ def scaling(
 
     Parameters
     ----------
-    exact : mapping from str to a pair of numpy.ndarray
+    exact
         Lines: the x and y values of each.
-    measured : mapping from str to a tuple of numpy.ndarray
+    measured
         Markers: x and y values, and standard errors where there are any, one of them drawn to
         each side. The x axis has a tick at each of the x values, as far as there is room.
-    xlabel, ylabel : str
+    xlabel, ylabel
         What the axes show.
 
     Returns
@@ -512,11 +512,11 @@ def plane(cloud: np.ndarray, forward: np.ndarray, backward: Sequence[np.ndarray]
 
     Parameters
     ----------
-    cloud : numpy.ndarray
+    cloud
         Points of the set, shape (M, 2), drawn as a grey ground in both panels.
-    forward : numpy.ndarray
+    forward
         The iterates of one forward path, shape (N + 1, 2), in the left panel.
-    backward : sequence of numpy.ndarray
+    backward
         Backward paths, each of shape (N + 1, 2), in the right panel. A star marks where a path
         ends, and its marker tells the paths apart.
 
@@ -550,12 +550,12 @@ def distributions(
 
     Parameters
     ----------
-    panels : mapping from str to a mapping from str to numpy.ndarray
+    panels
         For each panel, under its title, the samples that are drawn in it: for each order one
         number per run.
-    log : iterable of str, optional
+    log
         The titles of the panels whose x axis is logarithmic.
-    values : str, optional
+    values
         What the values are: the label of the x axes.
 
     Returns
@@ -587,11 +587,11 @@ def points(
 
     Parameters
     ----------
-    samples : mapping from str to numpy.ndarray
+    samples
         For each panel, under its title, the points, shape (R, 2).
-    xlabel, ylabel : str
+    xlabel, ylabel
         What the axes show.
-    styles : mapping from str to str, optional
+    styles
         For each panel the order whose colour and marker its points have. The default is the
         panel's title.
 
@@ -627,11 +627,11 @@ def weights(table: pd.DataFrame, baselines: Sequence[str], regularised: Sequence
 
     Parameters
     ----------
-    table : pandas.DataFrame
+    table
         As `revlib.verdicts.order_averaging.shown` returns it.
-    baselines : sequence of str
+    baselines
         Trainings drawn in black and grey, each with a line style of its own.
-    regularised : sequence of str
+    regularised
         Trainings drawn from a light colour to a dark one, in this order.
 
     Returns
@@ -678,14 +678,14 @@ def intervals(table: pd.DataFrame, label: str, xlabel: str, group: str | None = 
 
     Parameters
     ----------
-    table : pandas.DataFrame
+    table
         Columns ``ratio``, ``low`` and ``high`` (not a number where there is no interval), and
         those named by the next parameters.
-    label : str
+    label
         The column that names the lines, from top to bottom (underscores become spaces).
-    xlabel : str
+    xlabel
         What the ratios are of.
-    group : str, optional
+    group
         A column that parts the ratios of a line, each part with a colour and marker of its own.
 
     Returns
@@ -717,7 +717,7 @@ def motion(table: pd.DataFrame) -> Figure:
 
     Parameters
     ----------
-    table : pandas.DataFrame
+    table
         One row per seed, order and step.
 
     Returns
@@ -761,13 +761,13 @@ def quadrants(table: pd.DataFrame, x: str, y: str, xlabel: str, ylabel: str, log
 
     Parameters
     ----------
-    table : pandas.DataFrame
+    table
         One row per experiment and seed: ``experiment`` and the columns `x` and `y`.
-    x, y : str
+    x, y
         The two quantities.
-    xlabel, ylabel : str
+    xlabel, ylabel
         What the axes show.
-    logx : bool
+    logx
         Whether the x axis is logarithmic too, with a line at 1, or has one at 0.
 
     Returns
@@ -802,11 +802,11 @@ def variants(table: pd.DataFrame, xlabel: str) -> Figure:
 
     Parameters
     ----------
-    table : pandas.DataFrame
+    table
         As `revlib.verdicts.overview.sensitivity` returns it; several can be concatenated. Each
         experiment has a panel and each variant a line in it, the default in bold, with a marker for
         each quantity and statistic. Where a variant has no ratio, its state is written instead.
-    xlabel : str
+    xlabel
         What the ratios are of.
 
     Returns
@@ -861,11 +861,11 @@ def sweeps(
 
     Parameters
     ----------
-    panels : mapping from str to a mapping from str to a tuple of numpy.ndarray
+    panels
         For each panel, under the label of its x axis, its lines: the parameter (positive, on a
         logarithmic axis), and mean and standard deviation of the quantity, drawn as an error bar.
         A line that stands in several panels looks the same in all of them.
-    ylabel : str
+    ylabel
         What the quantity is.
 
     Returns
@@ -904,10 +904,10 @@ def costs(table: pd.DataFrame, quantities: Mapping[str, str]) -> Figure:
 
     Parameters
     ----------
-    table : pandas.DataFrame
+    table
         One row per task, training and seed: ``task``, ``training``, ``last`` and ``path`` (costs,
         in forward runs) and the quantities.
-    quantities : mapping from str to str
+    quantities
         The columns that are drawn, from left to right, with their words.
 
     Returns
@@ -957,7 +957,7 @@ def cases(panels: Mapping[str, tuple[pd.DataFrame, str, str, str]]) -> Figure:
 
     Parameters
     ----------
-    panels : mapping from str to tuple
+    panels
         For each panel, under its title: the rows of a study, the column that is drawn, the words
         for the x axis, and the scales of the two axes, ``"linear linear"`` or ``"symlog log"``,
         say. The y axis says the column's name.

@@ -114,9 +114,9 @@ def load(name: str, sample: bool = False) -> Dataset:
 
     Parameters
     ----------
-    name : str
+    name
         One of `NAMES`: ``"fashion_mnist"``, ``"cifar10"`` or ``"cifar100"`` (fine labels).
-    sample : bool, optional
+    sample
         Load the sample that is embedded in the package (the default is the full set).
 
     Returns
@@ -168,7 +168,7 @@ def path(name: str) -> Path:
 
     Parameters
     ----------
-    name : str
+    name
         One of `NAMES`.
 
     Returns

@@ -21,9 +21,9 @@ def points(count: int, spacing: int = 1) -> np.ndarray:
 
     Parameters
     ----------
-    count : int
+    count
         How many: 2 is the two-point average.
-    spacing : int, optional
+    spacing
         Steps from one to the next. With 1 it is stochastic weight averaging (SWA) of the last
         `count` iterates.
 
@@ -45,9 +45,9 @@ def exponential(decay: float, length: int) -> np.ndarray:
 
     Parameters
     ----------
-    decay : float
+    decay
         The weight δ of the newest iterate, between 0 and 1; averages over about 1/δ steps.
-    length : int
+    length
         Steps since the average was begun.
 
     Returns
@@ -68,7 +68,7 @@ def schedule(weights: ArrayLike) -> np.ndarray:
 
     Parameters
     ----------
-    weights : array_like
+    weights
         Shape (k + 1,), the newest first; the last belongs to the iterate from which the k steps
         set out.
 
@@ -110,11 +110,11 @@ def covariance(
 
     Parameters
     ----------
-    weights : array_like
+    weights
         The newest first. They need not sum to 1 (see `change`).
-    rate : float
+    rate
         Learning rate λ.
-    hessian, noise_covariance : array_like
+    hessian, noise_covariance
         H and C, shape (d, d).
 
     Raises
@@ -164,13 +164,13 @@ def expected_losses(
 
     Parameters
     ----------
-    rate : float
+    rate
         Learning rate λ.
-    curvatures, start : array_like
+    curvatures, start
         κ and the start point, shape (d,).
-    steps : int
+    steps
         How many steps.
-    decay : float
+    decay
         Weight of the newest iterate in the average.
 
     Returns

@@ -27,12 +27,12 @@ def bound(k: float, largest: float, n: ArrayLike) -> np.ndarray:
 
     Parameters
     ----------
-    k : float
+    k
         Common Lipschitz constant of the maps, ``0 <= k < 1``.
-    largest : float
+    largest
         The constant D: no map moves the *start point* by more than this.
-    n : array_like of int
-        Step.
+    n
+        Step, or an array of steps.
 
     Raises
     ------
@@ -56,7 +56,7 @@ def cauchy_bound(constants: ArrayLike, moved: ArrayLike) -> np.ndarray:
 
     Parameters
     ----------
-    constants, moved : array_like
+    constants, moved
         ``k_1, …, k_N`` and ``d_1, …, d_N``, shape (N,).
 
     Returns
@@ -84,7 +84,7 @@ def later_distance(path: ArrayLike) -> np.ndarray:
 
     Parameters
     ----------
-    path : array_like
+    path
         The iterates 0 to N, shape (N + 1, d).
 
     Returns
@@ -104,9 +104,9 @@ class Tanh:
 
     Parameters
     ----------
-    a : numpy.ndarray
+    a
         Shape (d, d).
-    b : numpy.ndarray
+    b
         Shape (d,).
     """
 
@@ -127,11 +127,11 @@ def similarities(
 
     Parameters
     ----------
-    constants : array_like
+    constants
         The Lipschitz constants ``k_i``, shape (N,).
-    shifts : array_like
+    shifts
         The ``b_i``, shape (N, d).
-    generator : numpy.random.Generator
+    generator
         Draws the matrices, uniformly.
     """
     shifts = np.asarray(shifts, dtype=float)
@@ -176,9 +176,9 @@ def empirical_lipschitz(step: Map, points: ArrayLike) -> float:
 
     Parameters
     ----------
-    step : callable
+    step
         The map T, from arrays of shape (d,) to arrays of shape (d,).
-    points : array_like
+    points
         Different points, shape (P, d); P² distances are held in memory.
     """
     points = np.asarray(points, dtype=float)

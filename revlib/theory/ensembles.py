@@ -198,15 +198,15 @@ def reshuffled_variances(
 
     Parameters
     ----------
-    h : float
+    h
         Learning rate.
-    steps : int
+    steps
         The last step.
-    epoch : int
+    epoch
         The number M of values, 2 or more.
-    sigma : float, optional
+    sigma
         Standard deviation of the values (the root of their mean square).
-    orders : iterable of revlib.orders.Order, optional
+    orders
         The orders.
 
     Returns

@@ -46,12 +46,12 @@ def expand(fields: Iterable[VectorField], theta: Tensor, order: int) -> list[Ten
 
     Parameters
     ----------
-    fields : iterable of callable
+    fields
         The vector fields in the order applied: ``W_1`` first. The backward iterate
         ``T_1 ⋯ T_n (theta)`` needs them reversed.
-    theta : torch.Tensor
+    theta
         The start point, of floating-point type and any shape.
-    order : int
+    order
         How many coefficients, 1 or more. Their error, at fixed fields, is O(h^(order + 1)).
 
     Returns
@@ -144,7 +144,7 @@ def reversal(fields: Sequence[VectorField], theta: Tensor, order: int) -> list[T
 
     Parameters
     ----------
-    fields : sequence of callable
+    fields
         ``V_1`` to ``V_n``.
     theta, order
         As for `expand`.
@@ -181,9 +181,9 @@ def corrections(fields: Iterable[VectorField], theta: Tensor) -> Iterator[Tensor
 
     Parameters
     ----------
-    fields : iterable of callable
+    fields
         ``V_1, V_2, …``
-    theta : torch.Tensor
+    theta
         The start point, of floating-point type and any shape.
 
     Yields
@@ -222,7 +222,7 @@ def slope(h: ArrayLike, errors: ArrayLike) -> float:
 
     Parameters
     ----------
-    h, errors : array_like
+    h, errors
         Positive numbers, at least two of each.
     """
     h, errors = np.asarray(h, dtype=float), np.asarray(errors, dtype=float)
@@ -237,9 +237,9 @@ class LogCoshField:
 
     Parameters
     ----------
-    a : torch.Tensor
+    a
         Shape (d,).
-    b : torch.Tensor or float
+    b
         A number.
     """
 
@@ -344,9 +344,9 @@ def switched(one: LossField, theta: Tensor, other: Tensor) -> tuple[int, int]:
 
     Parameters
     ----------
-    one : LossField
+    one
         The loss whose model (its ``nn.ReLU`` modules) and batch are looked at.
-    theta, other : torch.Tensor
+    theta, other
         The two points.
 
     Returns

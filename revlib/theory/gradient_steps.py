@@ -23,9 +23,9 @@ def gradient_step_bound(h: ArrayLike, m: float, M: float) -> np.ndarray:
 
     Parameters
     ----------
-    h : array_like
+    h
         Learning rate, not negative.
-    m, M : float
+    m, M
         ``<V(x) - V(y), x - y> >= m ‖x - y‖²`` and ``‖V(x) - V(y)‖ <= M ‖x - y‖``.
 
     Raises
@@ -91,9 +91,9 @@ class GradientStep:
 
     Parameters
     ----------
-    h : float
+    h
         Learning rate.
-    gradient : callable
+    gradient
         The gradient of the loss; takes theta and returns an array of its shape.
     """
 
@@ -111,9 +111,9 @@ class Quadratic:
 
     Parameters
     ----------
-    hessian : numpy.ndarray
+    hessian
         Shape (d, d). (`swirl` is no Hessian, but can be put here.)
-    minimum : array_like, optional
+    minimum
         A number or shape (d,).
     """
 
@@ -126,7 +126,7 @@ class Quadratic:
 
         Parameters
         ----------
-        inputs, targets : numpy.ndarray
+        inputs, targets
             X, shape (b, d), and y, shape (b,). With fewer than d independent examples the minimum
             is not unique, and its shortest one is taken.
         """
@@ -153,9 +153,9 @@ class LogCosh:
 
     Parameters
     ----------
-    m, M : float
+    m, M
         Strong convexity constant and Lipschitz constant.
-    turn : numpy.ndarray
+    turn
         The orthogonal matrix Q, shape (d, d).
     """
 
@@ -181,11 +181,11 @@ class Logistic:
 
     Parameters
     ----------
-    inputs : numpy.ndarray
+    inputs
         The ``x_i``, shape (b, d).
-    labels : numpy.ndarray
+    labels
         The ``y_i``, each 1 or -1, shape (b,).
-    ridge : float
+    ridge
         Weight of the regulariser, not negative.
     """
 

@@ -40,7 +40,7 @@ def energy_distance(x: ArrayLike, y: ArrayLike) -> float:
 
     Parameters
     ----------
-    x, y : array_like
+    x, y
         The samples, shapes (n, d) and (m, d), or (n,) and (m,).
     """
     x, y = _rows(x, y)
@@ -62,17 +62,17 @@ def same_law(
 
     Parameters
     ----------
-    x, y : array_like
+    x, y
         The samples, shapes (n, d) and (m, d), or (n,) and (m,). Rows are independent of each other.
-    paired : bool, optional
+    paired
         False: the two samples are independent, so the relabellings deal out all observations
         anew. True: row i of both belongs to one run, for example to two orders of the same
         batches, and the two may depend on each other; relabellings swap the two of a pair. The
         null hypothesis is then that swapping changes nothing: (X, Y) and (Y, X) have one law.
-    resamples : int, optional
+    resamples
         How many random relabellings; the smallest p-value is ``1 / (resamples + 1)``. All of them
         are used, and once each, where there are no more than that.
-    seed : int, optional
+    seed
         Of the relabellings.
 
     Returns

@@ -58,9 +58,9 @@ def modified(fields: Sequence[VectorField], weight: float) -> VectorField:
 
     Parameters
     ----------
-    fields : sequence of callable
+    fields
         ``V_1, …, V_m``, differentiable by `torch.func`. They are gradients of losses.
-    weight : float
+    weight
         The coefficient, of the dimension of a learning rate.
     """
     m = len(fields)
@@ -136,9 +136,9 @@ def batch_square(gradients: Tensor, size: int) -> Tensor:
 
     Parameters
     ----------
-    gradients : torch.Tensor
+    gradients
         The gradients of the N examples, shape (N, P).
-    size : int
+    size
         The batch size B.
     """
     count = len(gradients)

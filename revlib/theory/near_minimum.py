@@ -32,16 +32,16 @@ def forward_iterates(
 
     Parameters
     ----------
-    h : float
+    h
         Learning rate, any number.
-    hessian : array_like
+    hessian
         The symmetric matrix H, shape (d, d).
-    noise : array_like
+    noise
         ``eps_1`` to ``eps_N`` along the first axis, shape (N, ..., d); axes in between hold
         independent realisations.
-    minimum : array_like
+    minimum
         ``theta*``, shape (d,).
-    theta0 : array_like
+    theta0
         Start point, shape (d,) or (..., d).
 
     Returns
@@ -112,9 +112,9 @@ def stationary_covariance(h: float, hessian: ArrayLike, noise_covariance: ArrayL
 
     Parameters
     ----------
-    h : float
+    h
         Learning rate.
-    hessian, noise_covariance : array_like
+    hessian, noise_covariance
         The symmetric matrices H and C, shape (d, d).
 
     Returns
@@ -149,9 +149,9 @@ def mean_shift(hessian: ArrayLike, third: ArrayLike) -> np.ndarray:
 
     Parameters
     ----------
-    hessian : array_like
+    hessian
         H, shape (d, d).
-    third : array_like
+    third
         ``L'''[Sigma]``, the third derivative of the loss contracted with the stationary
         covariance, shape (d,); see `LogisticRegression.third`.
     """
@@ -166,7 +166,7 @@ def norm_of_mean(samples: ArrayLike) -> tuple[float, float]:
 
     Parameters
     ----------
-    samples : array_like
+    samples
         One sample in each row, shape (R, ...), R at least 2; the norm is over all other axes.
     """
     samples = np.asarray(samples, dtype=float).reshape(len(samples), -1)
@@ -184,11 +184,11 @@ class LogisticRegression:
 
     Parameters
     ----------
-    x : array_like
+    x
         Features, shape (N, d); include a column of ones for an intercept.
-    y : array_like
+    y
         Classes, 0 or 1, shape (N,).
-    ridge : float, optional
+    ridge
         Strength of the penalty, not negative.
     """
 
@@ -217,9 +217,9 @@ class LogisticRegression:
 
         Parameters
         ----------
-        theta : numpy.ndarray
+        theta
             Shape (..., d).
-        batch : numpy.ndarray of int, optional
+        batch
             Row numbers of the examples, shape (B,) or, one batch for each chain, (..., B).
         """
         if batch is None:
@@ -280,9 +280,9 @@ class LogisticRegression:
 
         Parameters
         ----------
-        h : float
+        h
             Learning rate.
-        batches : numpy.ndarray of int
+        batches
             Row numbers of the examples in each step's batch, shape (N, ..., B).
         """
         return [partial(self._step, h, batch) for batch in batches]
@@ -304,9 +304,9 @@ def linear_maps(
     ----------
     h, batches
         As for `LogisticRegression.maps`.
-    problem : LogisticRegression
+    problem
         Where the Hessian and the noise come from.
-    minimum : numpy.ndarray
+    minimum
         Its minimum, shape (d,).
     """
     pull = np.eye(len(minimum)) - h * problem.hessian(minimum)
@@ -327,11 +327,11 @@ def two_classes(
 
     Parameters
     ----------
-    dataset : Dataset
+    dataset
         Any of the image data sets.
-    first, second : int
+    first, second
         The classes that become 0 and 1.
-    components : int
+    components
         How many principal components to keep.
 
     Returns

@@ -25,13 +25,13 @@ def fields(model: nn.Module, loss: Loss, batches: Iterable[Batch]) -> list[Field
 
     Parameters
     ----------
-    model : torch.nn.Module
+    model
         Any module; it is not changed. The vector holds its parameters in the order of
         `torch.nn.utils.parameters_to_vector`; buffers stay as they are.
-    loss : callable
+    loss
         ``loss(model(inputs), targets)``, the mean over the examples.
-    batches : iterable of (inputs, targets)
-        One field for each.
+    batches
+        Pairs of inputs and targets; one field for each.
 
     Returns
     -------
@@ -60,9 +60,9 @@ def small_batch_term(fields: Sequence[Field], theta: torch.Tensor) -> torch.Tens
 
     Parameters
     ----------
-    fields : sequence of callable
+    fields
         ``V_1, …, V_c`` in the order in which the steps are taken.
-    theta : torch.Tensor
+    theta
         The point, shape (P,).
 
     Returns
@@ -92,11 +92,11 @@ def order_average(fields: Sequence[Field], theta: torch.Tensor, rate: float) -> 
 
     Parameters
     ----------
-    fields : sequence of callable
+    fields
         ``V_1, …, V_c``. The cost is c · c! evaluations: for checks with few fields.
-    theta : torch.Tensor
+    theta
         The start, shape (P,).
-    rate : float
+    rate
         Learning rate h' of the small steps.
     """
     ends = []
@@ -116,11 +116,11 @@ def critical_curvature(h: float, c: int, weight: float) -> float:
 
     Parameters
     ----------
-    h : float
+    h
         Learning rate of the large step.
-    c : int
+    c
         Number of pieces, 2 or more.
-    weight : float
+    weight
         The regulariser's weight λ, more than 0.
     """
     return h / (weight * c * (c - 1))

@@ -25,12 +25,12 @@ def forward_iterates(h: float, noise: ArrayLike, theta0: ArrayLike = 0.0) -> np.
 
     Parameters
     ----------
-    h : float
+    h
         Learning rate.
-    noise : array_like
+    noise
         ``eps_1`` to ``eps_N`` along the first axis, shape (N, ...); further axes hold independent
         realisations.
-    theta0 : array_like, optional
+    theta0
         Start point, a number or one for each realisation.
 
     Returns
@@ -52,12 +52,12 @@ def backward_iterates(h: float, noise: ArrayLike, theta0: ArrayLike = 0.0) -> np
 
     Parameters
     ----------
-    h : float
+    h
         Learning rate.
-    noise : array_like
+    noise
         ``eps_1`` to ``eps_N`` along the first axis, shape (N, ...); further axes hold independent
         realisations.
-    theta0 : array_like, optional
+    theta0
         Start point, a number or one for each realisation.
 
     Returns
@@ -95,11 +95,11 @@ def variance(h: ArrayLike, n: ArrayLike, sigma: float = 1.0) -> np.ndarray:
 
     Parameters
     ----------
-    h : array_like
+    h
         Learning rate, any number.
-    n : array_like of int
-        Step.
-    sigma : float, optional
+    n
+        Step, or an array of steps.
+    sigma
         Standard deviation of the noise.
     """
     h, n = np.broadcast_arrays(np.asarray(h, dtype=float), n)

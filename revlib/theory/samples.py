@@ -77,22 +77,22 @@ def sample(
 
     Parameters
     ----------
-    maps : callable
+    maps
         ``maps(n)`` is ``T_n``, a function of arrays of shape (draws, d). Row i is one draw: its
         maps must be independent of those of all other rows, and ``T_1, T_2, …`` independent of
         each other, with one law. (``np.random.default_rng([seed, n])`` makes randomness of step n.)
-    start : array_like
+    start
         Shape (draws, d). It must not depend on the maps.
-    tolerance : float
+    tolerance
         The largest bound allowed, in the units of the parameters.
-    k : float or callable
+    k
         A Lipschitz constant of all maps, below 1; or ``k(n)``, the constants of ``T_n``: a number
         or shape (draws,), not negative. Single ones may then be 1 or more.
-    moved : float, optional
+    moved
         ``D``: no map moves the start of any draw by more. Needs one constant k.
-    ball : tuple, optional
+    ball
         Centre, shape (d,), and radius of a ball that every map sends into itself.
-    limit : int, optional
+    limit
         The largest n that is tried.
 
     Returns
@@ -214,19 +214,19 @@ def coupled(
 
     Parameters
     ----------
-    maps : callable
+    maps
         ``maps(n)`` is ``T_n``, a function of arrays of shape (chains, draws, d) that treats all
         chains alike; as for `sample`. It is asked for the same n again at every doubling, and must
         give the same map.
-    corners : array_like
+    corners
         Shape (corners, d), for all draws.
-    tolerance : float
+    tolerance
         The largest bound allowed.
-    draws : int
+    draws
         How many draws the maps make.
-    kind : {"affine", "monotone"}, optional
-        What is known of the maps.
-    limit : int, optional
+    kind
+        What is known of the maps: ``"affine"`` or ``"monotone"``.
+    limit
         The largest n that is tried.
 
     Returns
@@ -411,13 +411,13 @@ def least_squares_law(
 
     Parameters
     ----------
-    inputs, targets : array_like
+    inputs, targets
         Shapes (N, d) and (N,).
-    h : float
+    h
         Learning rate.
-    size : int
+    size
         Batch size.
-    ridge : float, optional
+    ridge
         Not negative.
 
     Returns
@@ -459,7 +459,7 @@ def autocorrelation_time(path: ArrayLike) -> float:
 
     Parameters
     ----------
-    path : array_like
+    path
         A stationary path of numbers, shape (N,).
     """
     path = np.asarray(path, dtype=float)
@@ -480,7 +480,7 @@ def potential_scale_reduction(chains: ArrayLike) -> np.ndarray:
 
     Parameters
     ----------
-    chains : array_like
+    chains
         Shape (N, chains, d).
     """
     chains = np.asarray(chains, dtype=float)
@@ -502,13 +502,13 @@ def reweighted(
 
     Parameters
     ----------
-    log_density : callable
+    log_density
         The logarithm of the density, up to a constant, for points of shape (P, d): shape (P,).
-    mean, covariance : array_like
+    mean, covariance
         Of the proposals, shapes (d,) and (d, d).
-    draws : int
+    draws
         How many; ten times as many are proposed.
-    generator : numpy.random.Generator
+    generator
         Of the proposals and of the choice among them.
 
     Returns
@@ -537,7 +537,7 @@ def mean_square_factor(matrices: ArrayLike) -> float:
 
     Parameters
     ----------
-    matrices : array_like
+    matrices
         Shape (m, d, d).
     """
     matrices = np.asarray(matrices, dtype=float)
@@ -557,11 +557,11 @@ def lyapunov_exponent(
 
     Parameters
     ----------
-    matrices : array_like
+    matrices
         Shape (m, d, d); one of them is drawn at each step, with equal chance.
-    generator : numpy.random.Generator
+    generator
         Draws them.
-    chains, steps : int, optional
+    chains, steps
         How many chains, and how many steps of each are averaged, after a fifth of them for the
         direction to settle.
     """
@@ -587,9 +587,9 @@ def tail_exponent(moment: Callable[[float], float], low: float = 1e-3, high: flo
 
     Parameters
     ----------
-    moment : callable
+    moment
         ``alpha -> E|A|^alpha``.
-    low, high : float, optional
+    low, high
         Where to look.
 
     Raises

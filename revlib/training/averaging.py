@@ -31,13 +31,13 @@ def forward_path(
 
     Parameters
     ----------
-    task : revlib.training.tasks.Task
+    task
         What is trained; its own model is copied.
-    steps : int
+    steps
         How many steps.
-    scheduler : callable
+    scheduler
         Makes the schedule from the optimizer and the number of steps: one of `SCHEDULES`.
-    first : int, optional
+    first
         How many batches of the task's stream are passed over before.
 
     Yields

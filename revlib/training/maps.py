@@ -129,7 +129,7 @@ class Trainer:
 
     Attributes
     ----------
-    chains : int
+    chains
         How many states it can hold side by side, which are then advanced by the same maps. Here
         there is one; :class:`revlib.training.dense.DenseTrainer` holds more.
     """

@@ -29,11 +29,11 @@ def mlp(
 
     Parameters
     ----------
-    widths : sequence of int
+    widths
         Number of inputs (of one flattened example), of neurons in each hidden layer, and of
         outputs. The paper's network for Fashion-MNIST is ``(784, 500, 500, 500, 500, 500, 10)``;
         the one for regression is ``(1, 300, 300, 300, 1)``.
-    init : {"he", "lecun", "glorot", "pytorch"}, optional
+    init
         How the parameters are drawn.
 
         - ``"lecun"``, ``"he"``, ``"glorot"``: normal weights with standard deviation
@@ -41,9 +41,9 @@ def mlp(
           are zero.
         - ``"pytorch"``: what `torch.nn.Linear` does by itself, weights and biases uniform between
           ``-1 / sqrt(fan_in)`` and ``1 / sqrt(fan_in)``.
-    seed : int, optional
+    seed
         Determines the parameters. PyTorch's global random state is neither used nor changed.
-    dtype : torch.dtype, optional
+    dtype
         Floating-point type of the parameters, in which they are drawn.
 
     Returns
@@ -119,21 +119,21 @@ def convolutional(
 
     Parameters
     ----------
-    name : {"resnet18", "resnet50", "vgg19"}
-        The network, with torchvision's own initialisation.
-    classes : int
+    name
+        ``"resnet18"``, ``"resnet50"`` or ``"vgg19"``, with torchvision's own initialisation.
+    classes
         Number of outputs.
-    stem : {"imagenet", "cifar"} or None
+    stem
         For the ResNets: ``"imagenet"`` is torchvision's, a convolution of 7 x 7 with stride 2 and a
         max-pooling, after which an image of 32 x 32 is 8 x 8; ``"cifar"`` is a convolution of 3 x 3
         with stride 1 and no pooling, as in the CIFAR variants that are in common use, at about four
         times the cost. None for VGG-19, whose stem fits small images.
-    normalisation : {"batch", "group", "none"}
-        What stands after each convolution: batch normalisation, group normalisation (32 groups) or
-        nothing. For VGG-19 ``"none"`` is the network as published.
-    seed : int, optional
+    normalisation
+        What stands after each convolution: ``"batch"`` normalisation, ``"group"`` normalisation (32
+        groups) or ``"none"``. For VGG-19 that last is the network as published.
+    seed
         Determines the parameters. PyTorch's global random state is neither used nor changed.
-    dtype : torch.dtype, optional
+    dtype
         Floating-point type of the parameters, in which they are drawn.
 
     Returns

@@ -53,10 +53,10 @@ def order_averaging(
 
     Parameters
     ----------
-    losses : sequence of torch.Tensor
+    losses
         The losses of the pieces, scalars with their graph: ``loss(model(x), y)``. For a single
         one the regulariser is zero.
-    parameters : sequence of torch.Tensor
+    parameters
         What is trained.
 
     Returns
@@ -89,16 +89,16 @@ class OrderAveraging:
 
     Parameters
     ----------
-    model : torch.nn.Module
+    model
         Any module; its parameters are updated in place.
-    loss : callable
+    loss
         ``loss(model(inputs), targets)``, the mean over the examples.
-    c : int
+    c
         Into how many pieces a batch is cut. With 1 there is nothing to average: the regulariser
         is zero, and the step is the plain one.
-    h : float
+    h
         Learning rate of the large step.
-    weight : float
+    weight
         The regulariser's weight λ. The average over all orders is ``h'^2 / 2 = h² / (2c²)``; with
         0 the step is the plain one, at its cost.
 

@@ -25,11 +25,11 @@ def difference(table: pd.DataFrame, quantity: str, training: str, against: str) 
 
     Parameters
     ----------
-    table : pandas.DataFrame
+    table
         As `shown` returns it.
-    quantity : str
+    quantity
         A column of it, ``"test_loss"`` say.
-    training, against : str
+    training, against
         Names of trainings: the difference is that of the first minus the second, at the last step
         of each seed. A training that has diverged (a loss that is not finite) ends at infinity.
 

@@ -43,9 +43,9 @@ def per_seed(table: pd.DataFrame, parameters: Parameters) -> pd.DataFrame:
 
     Parameters
     ----------
-    table : pandas.DataFrame
+    table
         The rows of a study, as `revlib.runs.shown` returns them.
-    parameters : Parameters
+    parameters
         What they were computed with.
 
     Returns

@@ -16,11 +16,11 @@ def levels(table: pd.DataFrame, quantity: str, trainings: Iterable[Training]) ->
 
     Parameters
     ----------
-    table : pandas.DataFrame
+    table
         As :func:`revlib.runs.shown` has it.
-    quantity : str
+    quantity
         A column of it.
-    trainings : iterable of Training
+    trainings
         The rows of the result, in this order; the index holds their names. One that has
         diverged on a seed has no mean.
     """
@@ -40,9 +40,9 @@ def distances(
     ----------
     table, quantity
         As for `levels`.
-    trainings : sequence of Training
+    trainings
         All pairs of them that agree are compared.
-    same : callable
+    same
         In what they agree: ``lambda training: training.rate`` in the learning rate, for example.
 
     Returns
