@@ -3,6 +3,7 @@
 import math
 
 import pytest
+import scipy.stats
 import torch
 import torchvision
 from torch import nn
@@ -13,6 +14,9 @@ from revlib.training.models import convolutional, mlp
 
 WIDTHS = (400, 900, 300, 500)
 """Unequal on purpose: fan-in and fan-out are not to be confused."""
+
+
+CUT = scipy.stats.truncnorm(-2, 2)
 
 
 def linears(network):
@@ -39,23 +43,26 @@ def test_inputs_are_flattened(shape):
 
 
 @pytest.mark.parametrize(
-    ("init", "std"),
+    ("init", "std", "kurtosis"),
     [
-        ("pytorch", lambda fan_in, fan_out: math.sqrt(1 / (3 * fan_in))),
-        ("lecun", lambda fan_in, fan_out: math.sqrt(1 / fan_in)),
-        ("he", lambda fan_in, fan_out: math.sqrt(2 / fan_in)),
-        ("glorot", lambda fan_in, fan_out: math.sqrt(2 / (fan_in + fan_out))),
+        ("pytorch", lambda fan_in, fan_out: math.sqrt(1 / (3 * fan_in)), 1.8),
+        ("keras", lambda fan_in, fan_out: math.sqrt(2 / (fan_in + fan_out)), 1.8),
+        ("lecun", lambda fan_in, fan_out: math.sqrt(1 / fan_in), 3),
+        ("he", lambda fan_in, fan_out: math.sqrt(2 / fan_in), 3),
+        ("glorot", lambda fan_in, fan_out: math.sqrt(2 / (fan_in + fan_out)), 3),
+        ("flax", lambda fan_in, fan_out: math.sqrt(1 / fan_in), CUT.stats("k") + 3),
+        ("haiku", lambda fan_in, fan_out: CUT.std() * math.sqrt(1 / fan_in), CUT.stats("k") + 3),
     ],
 )
-def test_spread_of_the_weights(init, std):
+def test_spread_of_the_weights(init, std, kurtosis):
     for layer in linears(mlp(WIDTHS, init=init, seed=5)):
         expected = std(layer.in_features, layer.out_features)
         count = layer.weight.numel()
         # The standard error of a normal sample's standard deviation is std / sqrt(2 count).
         assert layer.weight.std().item() == pytest.approx(expected, rel=5 / math.sqrt(2 * count))
         assert abs(layer.weight.mean().item()) < 5 * expected / math.sqrt(count)
-        kurtosis = ((layer.weight / expected) ** 4).mean().item()
-        assert kurtosis == pytest.approx(1.8 if init == "pytorch" else 3, rel=0.05)
+        found = ((layer.weight / expected) ** 4).mean().item()
+        assert found == pytest.approx(float(kurtosis), rel=0.05)
         if init == "pytorch":
             bound = 1 / math.sqrt(layer.in_features)
             assert 0.9 * bound < layer.bias.abs().max().item() <= bound
@@ -102,7 +109,9 @@ def test_bad_widths(widths):
 
 
 def test_unknown_initialisation_lists_the_valid_ones():
-    with pytest.raises(ValueError, match="'xavier': choose one of pytorch, lecun, he, glorot"):
+    with pytest.raises(
+        ValueError, match="'xavier': choose one of pytorch, lecun, he, glorot, flax"
+    ):
         mlp((784, 10), init="xavier")
 
 

@@ -112,6 +112,15 @@ def test_frozen_parameters_stay_as_they_are():
     assert not torch.equal(trainer.model(1)[1].bias, made.model[1].bias)
 
 
+def test_a_layer_that_was_frozen_by_eval_stays_frozen():
+    made = task(*NETWORKS["residual"]())
+    made.model[1].eval()
+    assert stacks.applies(made)
+    found = trajectory(made, backward(), 5, strategy="stacks")
+    expected = defined(made, backward(), 5)
+    assert found["test_loss"].to_numpy() == pytest.approx(expected["test_loss"].to_numpy())
+
+
 class Counting(nn.Module):
     """A module whose steps depend on how often it was used, which is no tensor."""
 

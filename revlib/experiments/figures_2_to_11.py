@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import product
+from typing import Any
 
 from revlib.experiments.study import Iterates, Size, Study
 from revlib.training import motion
@@ -63,12 +64,15 @@ _FIVE = (0, 1, 2, 3, 4)
 _SECOND_HALF = (0, 1, *(round(1000 + 1000 * i / 15) for i in range(16)))
 
 
-def _starts(setting: Setting) -> tuple[dict[str, str], ...]:
-    """Return all other ways to initialise an MLP and to scale its inputs."""
-    fields = {"init": INITS, "scaling": ("unit", "standardised")}
-    combined = (dict(zip(fields, values, strict=True)) for values in product(*fields.values()))
+_PLAIN = ("pytorch", "lecun", "he", "glorot")
+_LIBRARIES = tuple(init for init in INITS if init not in _PLAIN)
+
+
+def _others(setting: Setting, **values: tuple) -> list[dict[str, Any]]:
+    """Return all combinations of values of some fields, but for that of the setting itself."""
+    combined = (dict(zip(values, each, strict=True)) for each in product(*values.values()))
     differing = ({k: v for k, v in each.items() if v != getattr(setting, k)} for each in combined)
-    return tuple(filter(None, differing))
+    return list(filter(None, differing))
 
 
 def _motion(study: Study, paper: tuple[int, ...], sample: tuple[int, ...]) -> Study:
@@ -133,7 +137,10 @@ def _regression(figure: int, function: str, learning_rate: float) -> tuple[Study
         },
         method=Iterates(),
         unstated=_ON_REGRESSION,
-        variants=_starts(setting),
+        variants=(
+            *_others(setting, scaling=("unit", "standardised"), init=_PLAIN),
+            *_others(setting, init=_LIBRARIES),
+        ),
     )
     return study, _motion(study, (350, 700, 1050, 1400), (100, 400))
 
@@ -237,7 +244,10 @@ _PAIRS = (
         orders=_TWO_ORDERS,
         small_orders=_TWO_ORDERS,
         bursts=((1000, 8), (1900, 8)),
-        variants=_starts(_MLP),
+        variants=(
+            *_others(_MLP, scaling=("unit", "standardised"), init=_PLAIN),
+            *_others(_MLP, scaling=("unit", "image"), init=_LIBRARIES),
+        ),
     ),
     _convolutional(
         Size(_VGG_19, _FIVE, _TWO_ORDERS, 2000, bursts=((1000, 6), (1990, 6)), at=_SECOND_HALF),

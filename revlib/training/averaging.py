@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Collection, Iterable, Iterator
 
 from torch import nn
@@ -47,17 +46,13 @@ def forward_path(
     model : torch.nn.Module
         The model that is being trained: it changes with the next step.
     """
-    model = copy.deepcopy(task.model).train()
-    optimizer = task.optimizer(model.parameters())
-    rates = scheduler(optimizer, steps)
-    yield 0, model
+    made = task.make()
+    rates = scheduler(made.optimizer, steps)
+    yield 0, made.model
     for step in range(1, steps + 1):
-        inputs, targets = task.batch(first + step)
-        optimizer.zero_grad()
-        task.loss(model(inputs), targets).backward()
-        optimizer.step()
+        task.step(made, task.batch(first + step), made.model)
         rates.step()
-        yield step, model
+        yield step, made.model
 
 
 Path = Iterable[tuple[int, nn.Module]]

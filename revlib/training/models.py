@@ -14,7 +14,13 @@ _STD = {
     "glorot": lambda fan_in, fan_out: math.sqrt(2 / (fan_in + fan_out)),
 }
 
-INITS = ("pytorch", *_STD)
+_CUT = {
+    "flax": lambda fan_in: math.sqrt(1 / fan_in) / 0.87962566103423978,
+    "haiku": lambda fan_in: math.sqrt(1 / fan_in),
+}
+"""The standard deviation before the normal distribution is cut at twice it, which takes 12%."""
+
+INITS = ("pytorch", *_STD, *_CUT, "keras")
 """The names of the initialisations that `mlp` knows."""
 
 
@@ -34,13 +40,19 @@ def mlp(
         outputs. The paper's network for Fashion-MNIST is ``(784, 500, 500, 500, 500, 500, 10)``;
         the one for regression is ``(1, 300, 300, 300, 1)``.
     init
-        How the parameters are drawn.
+        How the parameters are drawn. Where a library is named, it is what its dense layer does by
+        itself.
 
         - ``"lecun"``, ``"he"``, ``"glorot"``: normal weights with standard deviation
           ``sqrt(1 / fan_in)``, ``sqrt(2 / fan_in)`` or ``sqrt(2 / (fan_in + fan_out))``; biases
           are zero.
-        - ``"pytorch"``: what `torch.nn.Linear` does by itself, weights and biases uniform between
-          ``-1 / sqrt(fan_in)`` and ``1 / sqrt(fan_in)``.
+        - ``"flax"``, ``"haiku"``: normal weights without what lies further out than two standard
+          deviations, biases zero. The standard deviation of what is left is ``sqrt(1 / fan_in)``
+          in Flax, and 0.88 of it in Haiku.
+        - ``"keras"``: weights uniform with standard deviation ``sqrt(2 / (fan_in + fan_out))``,
+          biases zero.
+        - ``"pytorch"``: weights and biases uniform between ``-1 / sqrt(fan_in)`` and
+          ``1 / sqrt(fan_in)``.
     seed
         Determines the parameters. PyTorch's global random state is neither used nor changed.
     dtype
@@ -80,13 +92,20 @@ def mlp(
     for fan_in, fan_out in itertools.pairwise(widths):
         # skip_init leaves the parameters unset, and so the global random state untouched.
         linear = nn.utils.skip_init(nn.Linear, fan_in, fan_out, dtype=dtype)
+        nn.init.zeros_(linear.bias)
         if init == "pytorch":
             bound = 1 / math.sqrt(fan_in)
             nn.init.uniform_(linear.weight, -bound, bound, generator=generator)
             nn.init.uniform_(linear.bias, -bound, bound, generator=generator)
+        elif init == "keras":
+            nn.init.xavier_uniform_(linear.weight, generator=generator)
+        elif init in _CUT:
+            std = _CUT[init](fan_in)
+            nn.init.trunc_normal_(
+                linear.weight, std=std, a=-2 * std, b=2 * std, generator=generator
+            )
         else:
             nn.init.normal_(linear.weight, std=_STD[init](fan_in, fan_out), generator=generator)
-            nn.init.zeros_(linear.bias)
         layers += [linear, nn.ReLU()]
     return nn.Sequential(*layers[:-1])
 

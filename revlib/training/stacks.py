@@ -62,7 +62,7 @@ class StackTrainer:
 
     def __init__(self, task: Task):
         self.task = task
-        self._model = copy.deepcopy(task.model).train()
+        self._model = task.make().model
         self._h = learning_rate(task)
         start = {name: value.detach() for name, value in _tensors(self._model)}
         self.chains = max(1, min(64, STACK_BYTES // TrainingState(start).nbytes()))
