@@ -86,3 +86,61 @@ def test_the_choices_are_those_of_the_studies():
     assert found.loc[("figure-4", "init"), "default"] == setting.init
     assert "lecun" in found.loc[("figure-4", "init"), "also tried"]
     assert not any(name.startswith("motion-") for name, _ in found.index)
+
+
+def rows(init, figure, *outs):
+    """Rows of candidates: one for each convention, whether the figure comes out under it."""
+    kinds = {True: {}, False: {"side": "alike"}, None: {"side": "open"}}
+    own = TREND.iloc[[0] * len(outs)].assign(init=init, figure=figure, out=list(outs))
+    side = [kinds[out].get("side", "above") for out in outs]
+    return own.assign(side=side, convention=list("ab"[: len(outs)]))
+
+
+def test_one_setting_must_give_all_figures_under_some_convention():
+    table = pd.concat(
+        [
+            *(rows("he", figure, True, False) for figure in ("Figure 4", "Figure 7")),
+            *(rows("flax", figure, None, False) for figure in ("Figure 4", "Figure 7")),
+            rows("keras", "Figure 4", True, None),
+            rows("keras", "Figure 7", False, False),
+        ]
+    )
+    assert unstated.one_setting(table).splitlines() == [
+        "- **All four come out**: from `he`.",
+        "- **Open**: from `flax` (Figure 4, Figure 7).",
+        "- **Excluded**: from `keras` (Figure 7).",
+    ]
+    shown = unstated.side_by_side(table)
+    assert shown.loc["he"].tolist() == ["✓ 4", "✗ 4", "✓ 4", "✗ 4"]
+    assert shown.loc["keras", ("Figure 4", "b")] == "? 4"
+
+
+def test_a_figure_comes_out_where_something_is_learned_and_varies_less_backward(monkeypatch):
+    found = {
+        "he": {},
+        "lecun": {"side": "open"},
+        "glorot": {"side": "alike"},
+        "flax": GONE,
+        "haiku": {"forward_left": 0.95},
+        "keras": {"state": "not yet run"},
+    }
+    monkeypatch.setattr(
+        unstated.overview,
+        "outcomes",
+        lambda name, preset, changes: table(found.get(changes["init"], {})).to_dict("records"),
+    )
+    made = unstated.candidates()
+    outs = made[made["figure"] == "Figure 7"].drop_duplicates("init").set_index("init")["out"]
+    assert outs.to_dict() == {
+        "pytorch": True,
+        "he": True,
+        "lecun": None,
+        "glorot": False,
+        "flax": False,
+        "haiku": False,
+        "keras": None,
+    }
+    shown = unstated.side_by_side(made).loc[:, ("Figure 7", "pixels from 0 to 1")]
+    assert shown["haiku"] == "✗ learns nothing"
+    assert shown["flax"] == "✗ diverged"
+    assert shown["keras"] == "? not yet run"

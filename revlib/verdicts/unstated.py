@@ -1,16 +1,21 @@
 """What the choices that the paper leaves open do to its claim: the sentences of their chapter.
 
-All functions but :func:`choices` take rows of :func:`revlib.verdicts.overview.sensitivity`.
+Most functions take rows of :func:`revlib.verdicts.overview.sensitivity`.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 
 from revlib import experiments
-from revlib.verdicts import findings
+from revlib.training.models import INITS
+from revlib.training.settings import FUNCTIONS
+from revlib.verdicts import findings, overview
 from revlib.verdicts.overview import ORDERS
 from revlib.verdicts.stability import counted
+from revlib.verdicts.tables import MARKS
 
 LEARNED = 0.9
 """A variant has learned something if less than this share of its first test loss is left."""
@@ -127,3 +132,72 @@ def _ratio(table: pd.DataFrame) -> pd.Series:
     ends = table["low"].map(" ({:.2g} to ".format) + table["high"].map("{:.2g})".format)
     ratio = table["ratio"].map("{:.2g}".format) + ends.where(table["low"].notna(), "")
     return ratio.where(table["state"] == "ran", table["state"])
+
+
+def candidates() -> pd.DataFrame:
+    """Return what became of Figures 4 to 7 from each initialisation, from stored results.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row for each initialisation, figure and convention of its loss or inputs: ``init``,
+        ``figure``, ``convention``, those of :func:`revlib.verdicts.overview.outcomes` for the
+        spread of the test loss about its trend, and ``out``: whether it is decided that the test
+        loss varies less backward while something is learned (None where that is open).
+    """
+    rows = []
+    for init in INITS:
+        for name in (f"figure-{n}" for n in range(4, 8)):
+            for convention, changes in _conventions(name).items():
+                (found,) = (
+                    row
+                    for row in overview.outcomes(name, "paper", {"init": init} | changes)
+                    if row["statistic"] == "trend"
+                )
+                figure = name.replace("-", " ").capitalize()
+                rows.append({"init": init, "figure": figure, "convention": convention} | found)
+    table = pd.DataFrame(rows)
+    less = learned(table) & (table["side"] == "above")
+    open_ = table["state"].isin(["not yet run", "not recorded"]) | (
+        learned(table) & table["side"].isin(["open", "few"])
+    )
+    return table.assign(out=less.astype(object).mask(open_, None))
+
+
+def _conventions(name: str) -> dict[str, dict[str, Any]]:
+    setting = experiments.get(name).size("paper").setting
+    if setting.data in FUNCTIONS:
+        # A step at h on half of the squared error is one at h/2 on the whole.
+        return {"squared error": {}, "half of it": {"learning_rate": setting.learning_rate / 2}}
+    return {
+        "pixels from 0 to 1": {},
+        "standardised": {"scaling": "standardised"},
+        "each image standardised": {"scaling": "image"},
+    }
+
+
+def side_by_side(table: pd.DataFrame) -> pd.DataFrame:
+    """Return rows of :func:`candidates` as shown to the reader: figures beside each other."""
+    mark = table["out"].map({True: MARKS["reproduced"], False: MARKS["contradicted"]})
+    ratio = table["ratio"].map("{:.2g}".format).where(table["state"] == "ran", table["state"])
+    stuck = (table["state"] == "ran") & ~learned(table)
+    words = mark.fillna("?") + " " + ratio.mask(stuck, "learns nothing")
+    cells = table.assign(words=words).pivot(
+        index="init", columns=["figure", "convention"], values="words"
+    )
+    return cells.loc[list(dict.fromkeys(table["init"]))].rename_axis(index=None, columns=[None] * 2)
+
+
+def one_setting(table: pd.DataFrame) -> str:
+    """Return from which initialisations all figures of :func:`candidates` come out."""
+    found: dict[str, list[str]] = {"All four come out": [], "Open": [], "Excluded": []}
+    for init, own in table.groupby("init", sort=False):
+        outs = {name: set(part["out"]) for name, part in own.groupby("figure")}
+        lost = [name for name, out in outs.items() if out == {False}]
+        unknown = [name for name, out in outs.items() if True not in out and None in out]
+        head = "Excluded" if lost else "Open" if unknown else "All four come out"
+        by = f" ({', '.join(lost or unknown)})" if lost or unknown else ""
+        found[head].append(f"from `{init}`{by}")
+    return findings.listed(
+        {head: f"{', '.join(each) or 'from none'}." for head, each in found.items()}
+    )
