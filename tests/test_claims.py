@@ -48,7 +48,7 @@ def test_what_is_stored_is_judged(project, made, verdict, told):
     stored(test_loss=made)
     found = judge(claim())
     assert found.verdict == verdict
-    assert f"By how much lower: {BACKWARD} than {FORWARD} {told}" in found.evidence
+    assert f"By how much lower: {BACKWARD} instead of {FORWARD} {told}" in found.evidence
     assert len(found.per_seed) == len(made) / 2
     assert found.steps == 2
 
@@ -58,7 +58,7 @@ def test_a_referee_can_compute_the_verdict_again(project):
     found = judge(claim())
     assert found.per_seed["effect"].tolist() == [4, 3, 4]
     assert found.per_seed["last"].tolist() == [32] * 3
-    assert found.readings["test_loss"].effects[f"{BACKWARD} than {FORWARD}"].mean == (
+    assert found.readings["test_loss"].effects[f"{BACKWARD} instead of {FORWARD}"].mean == (
         pytest.approx(11 / 3)
     )
 
@@ -75,7 +75,7 @@ def test_ratios_are_told_as_ratios(project):
     stored(test_loss=ends([5, 5, 5], [1, 2, 1]))
     found = judge(claim(criterion="lower_ratio", band=1.25))
     assert found.verdict == "reproduced"
-    assert " 4 (1.5 to 11)." in found.evidence
+    assert " 4 (1.47 to 11)." in found.evidence
 
 
 def test_the_accuracy_of_a_diverged_path_is_not_the_better_one(project):
@@ -271,7 +271,7 @@ def test_a_claim_can_be_about_a_study(project, studies):
     runs.run("paces", progress=False)
     found = judge(read)
     assert (found.seeds, found.steps) == (3, 1)
-    assert set(found.per_seed["part"]) == {"b than a", "c than b"}
+    assert set(found.per_seed["part"]) == {"b instead of a", "c instead of b"}
     for changes, message in [
         ({"orders": ["a", "d"]}, "unknown order 'd'"),
         ({"orders": ["a"]}, "has 1 orders; lower takes 2 or more"),
@@ -293,7 +293,7 @@ def test_a_claim_can_be_about_several(project, studies):
     assert (found.verdict, len(found.files)) == ("reproduced", 2)
     lead = [np.log((6 + s / 10) / (3 + s / 10)) for s in range(3)]
     assert found.per_seed["effect"].tolist() == pytest.approx(lead)
-    assert "c (slower) than c (paces)" in found.evidence
+    assert "c (slower) instead of c (paces)" in found.evidence
 
 
 # The file
@@ -540,7 +540,7 @@ def test_the_front_page_says_how_far_backward_moves(book):
     """Not how far some other order of the same setting does."""
     times, step = findings.moved(runs.stored("motion-figure-7"), ("forward", "backward"))
     [row] = [r for r in tables.page().read_text().splitlines() if r.startswith("| MLP on Fash")][:1]
-    mean, low, high = map(findings.rounded, (times.mean, times.low, times.high))
+    mean, low, high = map(stability.factor, (times.mean, times.low, times.high))
     assert f"| ✗ at step {step:,}: {mean} ({low} to {high}), {times.seeds} seeds |" in row
 
 

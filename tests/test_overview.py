@@ -1,6 +1,7 @@
 """Experiments side by side: against numbers worked out by hand, and with results missing."""
 
 import dataclasses
+import itertools
 import re
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from tiny import MOTION, TINY
 from revlib import experiments, figures, runs
 from revlib.experiments import figures_2_to_11
 from revlib.runs.engine import Plan
+from revlib.training.models import INITS
 from revlib.verdicts import front_page, overview, pilot, stability
 from revlib.verdicts.overview import ORDERS
 
@@ -209,8 +211,20 @@ def test_a_variant_differs_from_the_default_in_what_is_unstated(experiment):
 
 
 def test_each_mlp_has_all_initialisations_and_scalings():
+    plain = {"pytorch", "lecun", "he", "glorot"}
     for name in ("figure-4", "figure-5", "figure-6", "figure-7"):
-        assert len(experiments.get(name).variants) == 4 * 2 - 1
+        study = experiments.get(name)
+        setting = study.size("paper").setting
+        tried = [setting.changed(**each) for each in ({}, *study.variants)]
+        tried = [(each.init, each.scaling) for each in tried]
+        expected = {
+            *itertools.product(INITS, ["unit"]),
+            *itertools.product(plain, ["standardised"]),
+        }
+        if name == "figure-7":
+            expected |= set(itertools.product(set(INITS) - plain, ["image"]))
+        assert len(tried) == len(expected)
+        assert set(tried) == expected
 
 
 # The pilot's findings

@@ -52,13 +52,13 @@ def test_each_variant_gets_its_verdict():
 
 def test_the_finding_counts_all_that_ran():
     words = unstated.finding(ALL)
-    assert words.startswith("Does the test loss vary less backward? Of 6 variants of ")
-    assert "input scaling, about its trend: less backward on 2, *more* backward on 1, " in words
+    assert words.startswith("On 2 of 6 variants of initialisation and input scaling the test loss ")
+    assert "In full, about its trend: less backward on 2, *more* backward on 1, " in words
     assert "; from step to step: not recorded on 5, diverged on 1. " in words
     assert "Of the 4 that learned something, about its trend: less backward on 1, " in words
     assert words.endswith(". Of 30 runs of each order, 0 forward and 3 backward diverged.")
     words = unstated.finding(table({"side": "below"}))
-    assert "input scaling, about its trend: *more* backward on 1; " in words
+    assert "In full, about its trend: *more* backward on 1; " in words
     assert "Of the 1 that learned something, about its trend: *more* backward on 1; " in words
 
 

@@ -163,7 +163,7 @@ def _lower_by(compare: Callable[[pd.Series, pd.Series], pd.Series]):
         at = _at_the_end(paths, quantity)
         return pd.DataFrame(
             {
-                f"{after} than {before}": compare(at[before], at[after])
+                f"{after} instead of {before}": compare(at[before], at[after])
                 for before, after in pairwise(asked.orders)
             }
         )
@@ -175,7 +175,7 @@ def _lower_by(compare: Callable[[pd.Series, pd.Series], pd.Series]):
 def _lower_than_each(paths: pd.DataFrame, quantity: str, asked: Asked) -> pd.DataFrame:
     at = _at_the_end(paths, quantity)
     *others, own = asked.orders
-    return pd.DataFrame({f"than {other}": log_ratio(at[other], at[own]) for other in others})
+    return pd.DataFrame({f"instead of {other}": log_ratio(at[other], at[own]) for other in others})
 
 
 @_by_window
@@ -183,7 +183,9 @@ def _growing(paths: pd.DataFrame, quantity: str, asked: Asked) -> pd.DataFrame:
     at = _at_the_end(paths, quantity)
     pairs = list(zip(asked.orders[::2], asked.orders[1::2], strict=True))
     lead = {after: log_ratio(at[before], at[after]) for before, after in pairs}
-    return pd.DataFrame({f"{b} than {a}": _excess(lead[b], lead[a]) for a, b in pairwise(lead)})
+    return pd.DataFrame(
+        {f"{b} instead of {a}": _excess(lead[b], lead[a]) for a, b in pairwise(lead)}
+    )
 
 
 def _stays(values: pd.Series, level: float) -> float:

@@ -15,7 +15,7 @@ import pandas as pd
 from revlib.verdicts import intervals, stability
 from revlib.verdicts.claims import RATIO
 from revlib.verdicts.effects import CRITERIA, Asked
-from revlib.verdicts.stability import counted
+from revlib.verdicts.stability import counted, factor
 
 REST = 0.01
 """An iterate that moves by less than this share of a forward step is said to be nearly at rest."""
@@ -59,7 +59,7 @@ class Times:
 
     def __str__(self) -> str:
         """Return the factor in words."""
-        return f"{rounded(self.mean)} {self.interval()}"
+        return f"{factor(self.mean)} {self.interval()}"
 
     def interval(self, inverse: bool = False) -> str:
         """Return the interval and the number of seeds in brackets, also of one over the factor."""
@@ -67,7 +67,7 @@ class Times:
         if self.seeds < intervals.FEWEST or not np.isfinite([self.low, self.high]).all():
             return f"({seeds})"
         low, high = (1 / self.high, 1 / self.low) if inverse else (self.low, self.high)
-        return f"(95% interval {rounded(low)} to {rounded(high)}; {seeds})"
+        return f"(95% interval {factor(low)} to {factor(high)}; {seeds})"
 
 
 def times_less(factors: pd.Series) -> str:
@@ -76,15 +76,10 @@ def times_less(factors: pd.Series) -> str:
     if times.side == "none":
         return "by no ratio that can be given"
     more = times.mean < 1
-    value = rounded(1 / times.mean if more else times.mean)
+    value = factor(1 / times.mean if more else times.mean)
     open_ = "; undecided" if times.side in ("open", "few") else ""
     interval = times.interval(inverse=more).removesuffix(")")
     return f"{value} times {'*more*' if more else 'less'} {interval}{open_})"
-
-
-def rounded(value: float) -> str:
-    """Return a factor in two digits; in three near 1, where two would hide it."""
-    return f"{value:.3g}" if 0.5 < value < 2 else stability.rounded(value)
 
 
 def named(quantity: str) -> str:
@@ -133,9 +128,9 @@ def less(
             return f"how much {what} {verb}{how} is not recorded"
         return f"how much {what} {verb}{how} has no ratio: a path diverged or does not move"
     return {
-        "above": f"{other}, {what} {verb} {rounded(times.mean)} times {down}{how} than {one} "
+        "above": f"{other}, {what} {verb} {factor(times.mean)} times {down}{how} than {one} "
         f"{times.interval()}",
-        "below": f"{other}, {what} {verb} {rounded(1 / times.mean)} times {up}{how} than {one} "
+        "below": f"{other}, {what} {verb} {factor(1 / times.mean)} times {up}{how} than {one} "
         f"{times.interval(inverse=True)}",
         "alike": f"{what} {verb} {same}{how} {other} as {one}: the ratio is {times}",
         "open": f"whether {what} {verb} {down}{compared} is undecided: the ratio is {times}",
@@ -223,9 +218,9 @@ def stays_below(
     which = f"the {named(quantity)} stays below {count} of its start"
     ratio = f"steps {one} divided by steps {other}: {times}"
     return {
-        "above": f"{which} sooner {other}: {one} takes {rounded(times.mean)} times as many steps "
+        "above": f"{which} sooner {other}: {one} takes {factor(times.mean)} times as many steps "
         f"{times.interval()}",
-        "below": f"{which} sooner {one}: {other} takes {rounded(1 / times.mean)} times as many "
+        "below": f"{which} sooner {one}: {other} takes {factor(1 / times.mean)} times as many "
         f"steps {times.interval(inverse=True)}",
         "alike": f"{which} from about the same step on in both orders ({ratio})",
         "open": f"in which order {which} sooner is undecided ({ratio})",
@@ -262,7 +257,7 @@ def moves(motion: pd.DataFrame, orders: tuple[str, str]) -> str:
     }[rests(times)]
     forward = f"the {one} one" if one == orders[0] else f"the one {one}"
     return (
-        f"{state}: at step {last:,} one more step moves it {rounded(times.mean)} times as far as "
+        f"{state}: at step {last:,} one more step moves it {factor(times.mean)} times as far as "
         f"{forward} {times.interval()}"
     )
 

@@ -62,9 +62,9 @@ def opening() -> str:
         for order, step in below.items()
     )
     words = (
-        f"**{what}, one example a step, {steps:,} steps.** {backward} How low such a path comes to "
-        "stand is chance, one draw for each seed: at the end of an epoch no order is lower in "
-        "expectation ({prf:ref}`prop-same-law`). The whole backward curve costs "
+        f"**{what}, one example a step, {steps:,} steps.** {backward} How low such a path ends "
+        "is a matter of chance, one draw for each seed: at the end of an epoch no order is "
+        "lower in expectation ({prf:ref}`prop-same-law`). The whole backward curve costs "
         f"{times['backward']} times as many steps. {ending} That order goes forward and always "
         f"applies the same batches last; its whole curve costs {times[tail]} times as many steps "
         "as forward ({doc}`chapters/fixed-ending`)."

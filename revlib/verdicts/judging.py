@@ -20,7 +20,7 @@ from revlib.verdicts import intervals
 from revlib.verdicts.claims import QUANTITIES, Claim, invalid
 from revlib.verdicts.effects import CRITERIA, averaged, described
 from revlib.verdicts.intervals import Judged
-from revlib.verdicts.stability import counted, rounded
+from revlib.verdicts.stability import counted, factor
 
 VERDICTS = {
     "reproduced": "the whole 95% interval of the effect over seeds lies on the claimed side.",
@@ -196,7 +196,7 @@ def _number(effect: float, ratio: bool, size: float) -> str:
     if abs(effect) <= size < 0.1 and size > 0:  # two digits of what it differs from 1 by
         return f"{np.exp(effect):.{1 - int(np.floor(np.log10(size)))}f}"
     value = float(np.exp(effect))
-    return rounded(value) if 1e-3 < value < 1e6 else f"{value:.1e}"
+    return factor(value) if 1e-3 < value < 1e6 else f"{value:.1e}"
 
 
 def _complete(claim: Claim, steps: list[int]) -> pd.DataFrame:

@@ -235,7 +235,7 @@ class Page:
         return Markdown(
             f"- **Elsewhere?** Does the path lie elsewhere {findings.adverb(self.orders[1])} than "
             f"{findings.adverb(order)}? {lies.get(times.side, 'undecided').capitalize()}: the test "
-            f"accuracies lie {findings.rounded(times.mean)} times as far apart as they vary "
+            f"accuracies lie {stability.factor(times.mean)} times as far apart as they vary "
             f"together {times.interval()}. Over steps "
             f"{first:,} to {last:,} their means "
             f"lie {', '.join(f'{each:.3f}' for each in gap)} apart, seed by seed; over the same "

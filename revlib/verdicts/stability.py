@@ -203,6 +203,11 @@ def rounded(value: float) -> str:
     return f"{float(f'{value:.2g}'):,.10g}"
 
 
+def factor(value: float) -> str:
+    """Return a factor in two digits; in three near 1, where two would hide it."""
+    return f"{value:.3g}" if 0.5 < value < 2 else rounded(value)
+
+
 def counted(number: int, what: str) -> str:
     """Return a number of things in words: 1 seed, 5 seeds."""
     return f"{number:,} {what}{'s' * (number != 1)}"

@@ -14,7 +14,7 @@ from revlib.verdicts import claims, findings, intervals, overview
 from revlib.verdicts.claims import AUTHORS, RATIO
 from revlib.verdicts.effects import CRITERIA
 from revlib.verdicts.judging import DECIDED, VERDICTS, Verdict, estimate, judge
-from revlib.verdicts.stability import counted
+from revlib.verdicts.stability import counted, factor
 
 COUNTS = "<!-- the counts -->"
 """The line of :func:`front` between the table by setting and the counts."""
@@ -151,8 +151,8 @@ def _at_rest(claim: claims.Claim) -> str:
         return "? not yet run"
     mark = {True: "✓", False: "✗", None: "?"}[findings.rests(times)]
     decides = times.seeds >= intervals.FEWEST
-    ends = f" ({findings.rounded(times.low)} to {findings.rounded(times.high)})" if decides else ""
-    found = f"{findings.rounded(times.mean)}{ends}, {counted(times.seeds, 'seed')}"
+    ends = f" ({factor(times.low)} to {factor(times.high)})" if decides else ""
+    found = f"{factor(times.mean)}{ends}, {counted(times.seeds, 'seed')}"
     return f"{mark} at step {step:,}: {found}"
 
 

@@ -82,9 +82,10 @@ def finding(table: pd.DataFrame) -> str:
     """Return in a sentence on how many variants the test loss varies less backward."""
     done = table[table["state"] != "not yet run"]
     chosen = done[learned(done)]
+    less = (verdicts(_variants(done)) == _SIDES["above"]).sum()
     return (
-        f"Does the test loss vary less backward? Of {_number(done)} of initialisation and input "
-        f"scaling, {_counted(done)}. Of the {len(_variants(chosen))} that learned something, "
+        f"On {less} of {_number(done)} of initialisation and input scaling the test loss is found "
+        f"to vary less backward about its trend. In full, {_counted(done)}. Of the {len(_variants(chosen))} that learned something, "
         f"{_counted(chosen)}. {findings.sentence([diverged(done)])}"
     )
 
