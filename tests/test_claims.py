@@ -71,6 +71,14 @@ def test_no_effect_is_told_to_be_none(project):
     assert judge(claim()).verdict == "undecided"
 
 
+def test_an_effect_of_known_side_inside_the_band_is_told_to_be_small(project):
+    stored(test_loss=ends([5, 5, 5], [4.98, 4.99, 4.98]))
+    assert "so small" not in judge(claim(band=0.01)).evidence
+    found = judge(claim(band=0.1))
+    assert found.verdict == "reproduced"
+    assert found.evidence.endswith("An effect so small would count as none, were its side open.")
+
+
 def test_ratios_are_told_as_ratios(project):
     stored(test_loss=ends([5, 5, 5], [1, 2, 1]))
     found = judge(claim(criterion="lower_ratio", band=1.25))

@@ -139,12 +139,13 @@ def reading(claim: Claim, quantity: str, paths: pd.DataFrame) -> tuple[Judged, s
         )
     paths = _finite(paths, quantity)
     measured = claim.how.measure(paths, quantity, claim.asked)
-    judged = intervals.judge(
-        claim.how.effects(measured), np.log(claim.band) if claim.how.ratio else claim.band
-    )
+    band = np.log(claim.band) if claim.how.ratio else claim.band
+    judged = intervals.judge(claim.how.effects(measured), band)
     words = f"{described(claim.how, claim.asked)}: {estimate(judged, claim.how.ratio)}."
     if judged.verdict == "contradicted" and all(e.ends()[1] >= 0 for e in judged.effects.values()):
         words += " That counts as no effect."
+    if judged.verdict == "reproduced" and all(e.ends()[1] < band for e in judged.effects.values()):
+        words += " An effect so small would count as none, were its side open."
     if judged.verdict == "undecided":
         more = f"{judged.needed}" if judged.needed else f"more than {intervals.MOST}"
         words += f" With this spread {more} seeds would decide."
