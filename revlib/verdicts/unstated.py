@@ -85,8 +85,9 @@ def finding(table: pd.DataFrame) -> str:
     less = (verdicts(_variants(done)) == _SIDES["above"]).sum()
     return (
         f"On {less} of {_number(done)} of initialisation and input scaling the test loss is found "
-        f"to vary less backward about its trend. In full, {_counted(done)}. Of the {len(_variants(chosen))} that learned something, "
-        f"{_counted(chosen)}. {findings.sentence([diverged(done)])}"
+        f"to vary less backward about its trend. In full, {_counted(done)}. Of "
+        f"the {len(_variants(chosen))} that learned something, {_counted(chosen)}. "
+        f"{findings.sentence([diverged(done)])}"
     )
 
 
