@@ -216,15 +216,14 @@ def stays_below(
     count = counted(len(levels), "level")
     count += f" from {_percent(max(levels))} to {_percent(min(levels))}" if len(levels) > 1 else ""
     which = f"the {named(quantity)} stays below {count} of its start"
-    ratio = f"steps {one} divided by steps {other}: {times}"
+    takes = f"{one} takes {factor(times.mean)} times as many steps {times.interval()}"
     return {
-        "above": f"{which} sooner {other}: {one} takes {factor(times.mean)} times as many steps "
-        f"{times.interval()}",
+        "above": f"{which} sooner {other}: {takes}",
         "below": f"{which} sooner {one}: {other} takes {factor(1 / times.mean)} times as many "
         f"steps {times.interval(inverse=True)}",
-        "alike": f"{which} from about the same step on in both orders ({ratio})",
-        "open": f"in which order {which} sooner is undecided ({ratio})",
-        "few": f"too few seeds to say in which order {which} sooner ({ratio})",
+        "alike": f"{which} from about the same step on in both orders: {takes}",
+        "open": f"in which order {which} sooner is undecided: {takes}",
+        "few": f"too few seeds to say in which order {which} sooner: {takes}",
         "none": f"in which order {which} sooner cannot be said",
     }[times.side]
 
