@@ -14,7 +14,7 @@ from revlib.training.models import INITS
 from revlib.training.settings import FUNCTIONS
 from revlib.verdicts import findings, overview
 from revlib.verdicts.overview import ORDERS
-from revlib.verdicts.stability import counted
+from revlib.verdicts.stability import counted, factor
 from revlib.verdicts.tables import MARKS
 
 LEARNED = 0.9
@@ -131,8 +131,8 @@ def shown(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _ratio(table: pd.DataFrame) -> pd.Series:
-    ends = table["low"].map(" ({:.2g} to ".format) + table["high"].map("{:.2g})".format)
-    ratio = table["ratio"].map("{:.2g}".format) + ends.where(table["low"].notna(), "")
+    ends = " (" + table["low"].map(factor) + " to " + table["high"].map(factor) + ")"
+    ratio = table["ratio"].map(factor) + ends.where(table["low"].notna(), "")
     return ratio.where(table["state"] == "ran", table["state"])
 
 
@@ -181,7 +181,7 @@ def _conventions(name: str) -> dict[str, dict[str, Any]]:
 def side_by_side(table: pd.DataFrame) -> pd.DataFrame:
     """Return rows of :func:`candidates` as shown to the reader: figures beside each other."""
     mark = table["out"].map({True: MARKS["reproduced"], False: MARKS["contradicted"]})
-    ratio = table["ratio"].map("{:.2g}".format).where(table["state"] == "ran", table["state"])
+    ratio = table["ratio"].map(factor).where(table["state"] == "ran", table["state"])
     stuck = (table["state"] == "ran") & ~learned(table)
     words = mark.fillna("?") + " " + ratio.mask(stuck, "learns nothing")
     cells = table.assign(words=words).pivot(
