@@ -395,6 +395,13 @@ def test_other_faults_of_the_file_are_told(project):
 # What readers see
 
 
+def test_readings_of_our_own_questions_hold_or_do_not(project):
+    stored(test_loss=LOWER, train_loss=LOWER)
+    asked = {"made_by": "nobody", "quantity": ("test_loss", "train_loss")}
+    assert judge(claim(**asked)).evidence.count(": holds. ") == 2
+    assert ": reproduced. " in judge(claim(quantity=asked["quantity"])).evidence
+
+
 def test_front_and_chapter_tell_the_same(project):
     stored(test_loss=LOWER)
     nobody = entry(id="c", made_by="nobody", orders=[BACKWARD, FORWARD])

@@ -12,6 +12,7 @@ from revlib.experiments import (
     remedies,
     sandler2023,
     section_5,
+    sharpness,
     smith2021,
 )
 from revlib.experiments.study import PRESETS, Iterates, Size, Study, Whole
@@ -25,6 +26,7 @@ _MODULES = (
     remedies,
     fixed_ending,
     nudges,
+    sharpness,
 )
 
 STUDIES = {study.name: study for module in _MODULES for study in module.STUDIES}

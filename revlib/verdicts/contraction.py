@@ -6,6 +6,8 @@ what it says, whichever way it falls.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 
@@ -146,6 +148,48 @@ def _of_seeds(found: pd.DataFrame, what: str) -> list[str]:
         f"{number} of {counted(seeds, 'seed')}"
         for number, seeds in zip(found[what], found["seeds"], strict=True)
     ]
+
+
+def sharp(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Return how sharp the loss is, as shown to the reader, from studies of sharpness.
+
+    Parameters
+    ----------
+    tables
+        The rows of :func:`revlib.experiments.sharpness.sharpness` of each setting.
+    """
+    rows = []
+    for name, table in tables.items():
+        for (order, step), own in table.groupby(["order", "step"], sort=False):
+            rows.append(
+                {
+                    "setting": name,
+                    "order": order,
+                    "step": step,
+                    "seeds": own["seed"].nunique(),
+                    "hλ of the training loss": _ranged(own["sharpness"]),
+                    "hλ of a batch, mean": _ranged(own["batch_sharpness"]),
+                    "batches above 2": f"{own['expanding'].mean():.0%}",
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def _ranged(values: pd.Series) -> str:
+    return f"{values.mean():.2f} ({values.min():.2f} to {values.max():.2f})"
+
+
+def expanding(tables: Mapping[str, pd.DataFrame]) -> str:
+    """Return in which settings curvatures exceed 2/h, and how often, as a list."""
+    words = {}
+    for name, table in tables.items():
+        below, share = (table["sharpness"] < 2).sum(), table["expanding"].mean()
+        batches = "no batch is" if share == 0 else f"{max(share, 0.01):.0%} of the batches are"
+        words[name] = (
+            f"the largest curvature of the training loss is below 2/h at {below} of "
+            f"{counted(len(table), 'iterate')}; {batches} sharper than that."
+        )
+    return findings.listed(words)
 
 
 def negative(table: pd.DataFrame) -> str:

@@ -93,8 +93,7 @@ def judge(claim: Claim) -> Verdict:
     found = {name: reading(claim, name, paths) for name in recorded}
     readings = {name: judged for name, (judged, *_) in found.items()}
     verdict = intervals.together([j.verdict for j in readings.values()]) if found else "not yet run"
-    if claim.made_by == "nobody":
-        verdict = _OWN.get(verdict, verdict)
+    verdict = _worded(claim, verdict)
     if claim.excluded_by or claim.proved_by:
         verdict = "excluded" if claim.excluded_by else "proved"
     cases = [table.assign(quantity=name) for name, (_, _, table) in found.items()]
@@ -223,6 +222,10 @@ def _finite(paths: pd.DataFrame, quantity: str) -> pd.DataFrame:
     return paths.assign(**{quantity: paths[quantity].astype(float).where(np.isfinite(loss))})
 
 
+def _worded(claim: Claim, verdict: str) -> str:
+    return _OWN.get(verdict, verdict) if claim.made_by == "nobody" else verdict
+
+
 def _evidence(claim: Claim, found: Mapping[str, tuple], complete: bool) -> str:
     """Return what was found, reading by reading, or why nothing could be."""
     if not complete:
@@ -232,7 +235,7 @@ def _evidence(claim: Claim, found: Mapping[str, tuple], complete: bool) -> str:
     for name in claim.quantity:
         judged, evidence, _ = found.get(name, (None, "not recorded.", None))
         if len(claim.quantity) > 1:
-            verdict = f"{judged.verdict}. " if judged else ""
+            verdict = f"{_worded(claim, judged.verdict)}. " if judged else ""
             evidence = f"*{words[name].capitalize()}*: {verdict}{evidence}"
         told.append(evidence)
     return " ".join(told)
