@@ -120,7 +120,7 @@ def test_a_figure_comes_out_where_something_is_learned_and_varies_less_backward(
         "he": {},
         "lecun": {"side": "open"},
         "glorot": {"side": "alike"},
-        "flax": GONE,
+        "flax": GONE | {"state": "not recorded", "forward_diverged": 5},
         "haiku": {"forward_left": 0.95},
         "keras": {"state": "not yet run"},
     }

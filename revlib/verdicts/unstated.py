@@ -159,6 +159,8 @@ def candidates() -> pd.DataFrame:
                 figure = name.replace("-", " ").capitalize()
                 rows.append({"init": init, "figure": figure, "convention": convention} | found)
     table = pd.DataFrame(rows)
+    gone = table["forward_diverged"] == table["run"]  # which a few steps are enough to see
+    table["state"] = table["state"].mask(gone, "diverged")
     less = learned(table) & (table["side"] == "above")
     open_ = table["state"].isin(["not yet run", "not recorded"]) | (
         learned(table) & table["side"].isin(["open", "few"])
