@@ -72,23 +72,26 @@ def ending(*values):
 
 
 def test_lower_compares_neighbours_at_the_last_step():
-    assert measured("lower", ending(3, 2, 4)) == {"b than a": [1], "c than b": [-2]}
+    assert measured("lower", ending(3, 2, 4)) == {"b instead of a": [1], "c instead of b": [-2]}
     found = measured("lower_ratio", ending(3, 2, 4))
-    assert found["b than a"] == pytest.approx([np.log(1.5)])
-    assert found["c than b"] == pytest.approx([-np.log(2)])
-    assert measured("lower", ending(3, np.nan, np.nan)) == {"b than a": [-np.inf], "c than b": [0]}
-    assert measured("lower", ending(3, 2, 4), windows=((1, 11),))["b than a"] == [0]
+    assert found["b instead of a"] == pytest.approx([np.log(1.5)])
+    assert found["c instead of b"] == pytest.approx([-np.log(2)])
+    assert measured("lower", ending(3, np.nan, np.nan)) == {
+        "b instead of a": [-np.inf],
+        "c instead of b": [0],
+    }
+    assert measured("lower", ending(3, 2, 4), windows=((1, 11),))["b instead of a"] == [0]
 
 
 def test_lower_than_each_compares_with_the_last():
     found = measured("lower_than_each", ending(4, 1, 2))
-    assert found["than a"] == pytest.approx([np.log(2)])
-    assert found["than b"] == pytest.approx([-np.log(2)])
+    assert found["instead of a"] == pytest.approx([np.log(2)])
+    assert found["instead of b"] == pytest.approx([-np.log(2)])
 
 
 def test_grows_compares_the_leads_of_pairs():
     paths = {(0, name): [end] * 12 for name, end in zip("abcd", (2, 1, 9, 1.5), strict=True)}
-    assert measured("grows", paths)["d than b"] == pytest.approx([np.log(6 / 2)])
+    assert measured("grows", paths)["d instead of b"] == pytest.approx([np.log(6 / 2)])
 
 
 def test_the_step_from_which_a_path_stays_below():

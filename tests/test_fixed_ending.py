@@ -328,8 +328,8 @@ def test_a_rate_that_diverges_comes_last():
 
 
 def test_a_costly_network_is_shown_when_it_is_stored_and_until_then_says_how(monkeypatch):
-    words = fixed_ending.costly("endings-figure-2", normalisation="group")
-    assert words == "*Not yet run*: `revlib run endings-figure-2 --set normalisation=group`."
+    words = fixed_ending.costly("endings-figure-2", normalisation="none")
+    assert words == "*Not yet run*: `revlib run endings-figure-2 --set normalisation=none`."
     size = next(s for s in STUDIES if s.name == "endings-figure-2").size("paper")
     generator = np.random.default_rng(0)
     table = pd.DataFrame(
