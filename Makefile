@@ -65,13 +65,12 @@ test: $(ENV) ## run all tests, and the notebooks against their stored outputs
 	$(PYTEST)
 
 # Sums are then done in another order. PyTorch, oneDNN and MKL each have a switch of their own.
-# The chapters on convolutional networks take as long as all others: of these, one that is drawn.
-CONVOLUTIONAL := $(foreach name,4-1 a-3 a-4 a-6,$(wildcard notebooks/$(name)-*.ipynb))
 .PHONY: portability
-portability: $(ENV) ## compare the notebooks once more, with the instructions of an older processor
+portability: $(ENV) ## compare the notebooks (or DRAWN=n of them) as computed on an older processor
 	env ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_CBWR=COMPATIBLE \
-	    $(PYTEST) $(filter-out $(CONVOLUTIONAL),$(wildcard notebooks/*.ipynb)) \
-	    $$($(RUN) -c "import random, sys; print(random.choice(sys.argv[1:]))" $(CONVOLUTIONAL))
+	    $(PYTEST) $$($(RUN) -c "import random, sys; names = sys.argv[2:]; \
+	    print(*random.sample(names, int(sys.argv[1] or 0) or len(names)))" \
+	    "$(DRAWN)" notebooks/*.ipynb)
 
 .PHONY: lint
 lint: $(ENV) ## check style and docstrings, and that each .ipynb mirrors its .md
