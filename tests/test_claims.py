@@ -73,10 +73,10 @@ def test_no_effect_is_told_to_be_none(project):
 
 def test_an_effect_of_known_side_inside_the_band_is_told_to_be_small(project):
     stored(test_loss=ends([5, 5, 5], [4.98, 4.99, 4.98]))
-    assert "so small" not in judge(claim(band=0.01)).evidence
+    assert "The effect is small" not in judge(claim(band=0.01)).evidence
     found = judge(claim(band=0.1))
     assert found.verdict == "reproduced"
-    assert found.evidence.endswith("An effect so small would count as none, were its side open.")
+    assert found.evidence.endswith("within the band of no effect.")
 
 
 def test_ratios_are_told_as_ratios(project):

@@ -184,7 +184,7 @@ def expanding(tables: Mapping[str, pd.DataFrame]) -> str:
     words = {}
     for name, table in tables.items():
         below, share = (table["sharpness"] < 2).sum(), table["expanding"].mean()
-        batches = "no batch is" if share == 0 else f"{max(share, 0.01):.0%} of the batches are"
+        batches = "no batch is" if share == 0 else f"{share:.1%} of the batches are"
         words[name] = (
             f"the largest curvature of the training loss is below 2/h at {below} of "
             f"{counted(len(table), 'iterate')}; {batches} sharper than that."

@@ -144,7 +144,7 @@ def reading(claim: Claim, quantity: str, paths: pd.DataFrame) -> tuple[Judged, s
     if judged.verdict == "contradicted" and all(e.ends()[1] >= 0 for e in judged.effects.values()):
         words += " That counts as no effect."
     if judged.verdict == "reproduced" and all(e.ends()[1] < band for e in judged.effects.values()):
-        words += " An effect so small would count as none, were its side open."
+        words += " The effect is small: all of its interval lies within the band of no effect."
     if judged.verdict == "undecided":
         more = f"{judged.needed}" if judged.needed else f"more than {intervals.MOST}"
         words += f" With this spread {more} seeds would decide."
