@@ -14,6 +14,7 @@ is the *trie* of their words (:func:`tree`), and the cost is the number of its l
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import operator
 import random
@@ -210,6 +211,7 @@ MAKERS = {make.__name__: make for make in _MAKERS}
 """What makes the orders of this module, by name."""
 
 
+@functools.cache
 def named(name: str) -> Order:
     """Return the order that is called so: ``named("windowed(50)")``.
 

@@ -23,6 +23,7 @@ import ast
 import contextlib
 import dataclasses
 import datetime
+import functools
 import json
 import os
 import re
@@ -222,7 +223,7 @@ class ResultFile:
             If it does not.
         """
         known = self.orders.get(order.name)
-        if known and order.digest(_spread(known["steps"])) != known["words"]:
+        if known and _words(order, known["steps"]) != known["words"]:
             raise ValueError(
                 f"The results in {self.stem.parent} have an order '{order.name}' with other "
                 "words. Give the new order a name of its own."
@@ -231,7 +232,7 @@ class ResultFile:
     def enter(self, order: Order, steps: int) -> None:
         """Write down an order, whose words are then known up to `steps` at least."""
         longest = max(steps, self.orders.get(order.name, {"steps": 0})["steps"])
-        self.orders[order.name] = {"steps": longest, "words": order.digest(_spread(longest))}
+        self.orders[order.name] = {"steps": longest, "words": _words(order, longest)}
 
     def table(self) -> pd.DataFrame:
         """Return all rows, those still in the journal included, sorted by their keys.
@@ -589,6 +590,12 @@ def _flat(fields: dict[str, Any]) -> dict[str, Any]:
         else:
             flat[name] = value
     return flat
+
+
+@functools.cache
+def _words(order: Order, steps: int) -> str:
+    """Return the digest of an order's words at steps up to a last one."""
+    return order.digest(_spread(steps))
 
 
 def _spread(steps: int) -> list[int]:

@@ -202,9 +202,9 @@ class _Companion:
 
     def __init__(self, task: Task, trainer: Trainer, size: float):
         direction = _direction(task)
-        state = trainer.state()
+        state, scale = trainer.state(), size / _norm(direction)
         for (name, _), d in zip(task.model.named_parameters(), direction, strict=True):
-            state.model[name] += size / _norm(direction) * d
+            state.model[name] += scale * d
         self.task, self.trainer = task, Trainer(task)
         self.trainer.load(state)
         self.first = _distance(task, trainer.state(), state)
