@@ -30,7 +30,9 @@ _MLP = Setting(
     train_examples=2000,
     test_examples=None,
 )
-_SMALL_MLP = _MLP.changed(sample=True, hidden=(100, 100), learning_rate=0.02, train_examples=500)
+_SMALL_MLP = _MLP.changed(
+    sample=True, hidden=(50, 50), learning_rate=0.02, train_examples=200, test_examples=200
+)
 
 _ON_THE_MLP = {
     "init": "with PyTorch's default nothing is learned in 2000 steps",
@@ -94,17 +96,17 @@ def _fashion_mnist(
     **what,
 ) -> tuple[Study, Study]:
     """Return the study of an MLP on Fashion-MNIST, in which only the orders differ."""
-    small = tuple((first // 10 - 10, 20) for first, _ in bursts)
+    small = tuple((first // 20 - 5, 10) for first, _ in bursts)
     study = Study(
         sizes={
-            "sample": Size(_SMALL_MLP, (0, 1), small_orders, 200, every=4, bursts=small),
+            "sample": Size(_SMALL_MLP, (0, 1), small_orders, 100, every=4, bursts=small),
             "paper": Size(_MLP, _FIVE, orders, 2000, every=50, bursts=bursts),
         },
         method=Iterates(),
         unstated=_ON_THE_MLP,
         **what,
     )
-    return study, _motion(study, (500, 1000, 1500, 2000), (50, 200))
+    return study, _motion(study, (500, 1000, 1500, 2000), (50, 100))
 
 
 def _regression(figure: int, function: str, learning_rate: float) -> tuple[Study, Study]:
@@ -142,7 +144,7 @@ def _regression(figure: int, function: str, learning_rate: float) -> tuple[Study
             *_others(setting, init=_LIBRARIES),
         ),
     )
-    return study, _motion(study, (350, 700, 1050, 1400), (100, 400))
+    return study, _motion(study, (350, 700, 1050, 1400), (50, 100))
 
 
 def _convolutional(
@@ -230,7 +232,7 @@ _PAIRS = (
         section="4 and B.2",
         chapter="4-2-convergence-toward-points",
         orders=("forward", "backward", "reset(1000)"),
-        small_orders=("forward", "backward", "reset(100)"),
+        small_orders=("forward", "backward", "reset(50)"),
         bursts=((900, 8), (1900, 8)),
     ),
     _regression(4, "x^2", 0.05),
@@ -278,7 +280,7 @@ _PAIRS = (
         section="A.5",
         chapter="a-5-backward-after-forward",
         orders=("forward", "switch(1000)"),
-        small_orders=("forward", "switch(100)"),
+        small_orders=("forward", "switch(50)"),
         bursts=((900, 8), (1900, 8)),
     ),
     _convolutional(

@@ -99,7 +99,7 @@ def _study(figure: int, what: str, paper: tuple[int, ...]) -> Study:
     def size(preset: str, steps: tuple[int, ...], batches: int, seeds) -> Size:
         setting = figures_2_to_11.setting(f"figure-{figure}", preset)
         if setting.train_examples:
-            setting = setting.changed(train_examples=500)
+            setting = setting.changed(train_examples={"paper": 500, "sample": 100}[preset])
         parameters = Parameters(setting, steps, batches)
         orders = ("forward", "backward")
         return Size(parameters, tuple(seeds), orders, steps[-1], at=steps)

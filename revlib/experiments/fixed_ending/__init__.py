@@ -194,7 +194,7 @@ _REGRESSION = (
         "seeds": range(5, 10),
     },
     {
-        "steps": (*range(0, 100, 10), *range(100, 161)),
+        "steps": (*range(0, 60, 10), *range(60, 101)),
         "lengths": (1, 5, 20),
         "length": 20,
         "seeds": range(2),
@@ -223,7 +223,7 @@ STUDIES = (
             "seeds": range(5, 10),
         },
         {
-            "steps": (*range(0, 100, 10), *range(100, 121)),
+            "steps": (*range(0, 60, 10), *range(60, 81)),
             "lengths": (1, 5, 20),
             "length": 20,
             "seeds": range(2),
