@@ -520,7 +520,7 @@ def audit(
 
 
 def audited(
-    name: str, preset: str = "paper", points: int = 4, seconds: float = 5, **changes: Any
+    name: str, preset: str = "paper", points: int = 4, seconds: float = 3, **changes: Any
 ) -> str:
     """Recompute a few of the points that a chapter shows, and return the outcome in Markdown.
 

@@ -132,11 +132,17 @@ class _Package:
         }
         self.module = functools.cache(self._module)
         self.read = functools.cache(self._read)
+        self.hashes = functools.cache(self._hashes)
 
     def code(self, *roots: Callable | type | str) -> dict[str, str]:
         """Return what :func:`code` returns."""
+        each = (self._defined(root) for root in _unfolded(roots))
+        return dict(self.hashes(frozenset().union(*each)))
+
+    def _hashes(self, roots: frozenset[_Definition]) -> dict[str, str]:
+        """Return a hash of each definition that can be reached from some."""
         texts: dict[_Definition, str] = {}
-        pending = [definition for root in _unfolded(roots) for definition in self._defined(root)]
+        pending = list(roots)
         while pending:
             definition = pending.pop()
             if definition not in texts:
