@@ -50,7 +50,8 @@ def test_a_nudge_moves_every_number_of_the_start_by_one_unit_of_rounding():
 
 def test_a_setting_means_what_it_says():
     data = datasets.load("fashion_mnist", sample=True)
-    problem = build(dataclasses.replace(SETTING, hidden=(7, 5), train_examples=30), 0)
+    changes = {"hidden": (7, 5), "train_examples": 30, "test_examples": None}
+    problem = build(dataclasses.replace(SETTING, **changes), 0)
     assert [p.shape[0] for p in problem.model.parameters() if p.ndim == 2] == [7, 5, 10]
     x, y = problem.evaluation["train"]
     assert (len(x), len(problem.evaluation["test"][0])) == (30, len(data.x_test))
