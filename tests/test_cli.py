@@ -22,7 +22,7 @@ import pytest
 import torchvision
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import MOTION, ORDERS, TINY
+from tiny import MOTION, MOVING, ORDERS, TINY
 
 import revlib
 from revlib import cli, runs
@@ -443,7 +443,7 @@ def test_a_changed_setting_is_stored_apart(tiny, capsys):
 
 def test_motion_is_run_like_any_other_study(tiny, capsys):
     status, out, err = call(capsys, "run motion-tiny --preset sample --seeds 1")
-    rows = len(ORDERS) * len(MOTION.sizes["sample"].at)
+    rows = len(MOVING) * len(MOTION.sizes["sample"].at)
     assert (status, out) == (0, f"{rows} rows of motion-tiny, preset sample, are stored.\n")
     assert "steps" in err  # the progress bar
     assert set(runs.stored("motion-tiny", "sample")["seed"]) == {1}
@@ -589,7 +589,7 @@ def test_stale_rows_of_motion_and_of_changed_settings_are_named_too(tiny, capsys
     call(capsys, "run tiny --preset sample --every 32 --seeds 0 --set init=glorot")
     edit(monkeypatch)
     _, out, _ = call(capsys, "list")
-    rows = len(ORDERS) * len(MOTION.sizes["sample"].at)
+    rows = len(MOVING) * len(MOTION.sizes["sample"].at)
     assert f"Stale and not used: {rows} rows with other code in {EDITED}." in out
     assert "`revlib audit motion-tiny --preset sample`" in out
     assert call(capsys, "audit motion-tiny --preset sample --points 1")[0] == 0
