@@ -23,6 +23,8 @@ def small(monkeypatch, tmp_path):
     monkeypatch.setattr(benchmark, "TURNS", 2)
     monkeypatch.setattr(benchmark.joblib, "cpu_count", lambda: 1)
     monkeypatch.setattr(benchmark, "GROWTH_STEPS", (10, 20))
+    seconds = benchmark._seconds  # measured for a moment only
+    monkeypatch.setattr(benchmark, "_seconds", lambda action, for_=0.3: seconds(action, for_ / 100))
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)

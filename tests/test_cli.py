@@ -22,7 +22,7 @@ import pytest
 import torchvision
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import MOTION, ORDERS, TINY
+from tiny import MOTION, MOVING, ORDERS, TINY
 
 import revlib
 from revlib import cli, runs
@@ -190,7 +190,11 @@ def no_network(monkeypatch, tmp_path):
     monkeypatch.setattr(torchvision.datasets, "FashionMNIST", fail)
 
 
-@pytest.mark.parametrize("words", ["run figure-7 --every 1000", "data fashion_mnist"])
+# A run of figure 7 whose rehearsal takes a moment.
+QUICK = "figure-7 --set hidden=[8] train_examples=20 test_examples=20"
+
+
+@pytest.mark.parametrize("words", [f"run {QUICK} --every 1000", "data fashion_mnist"])
 def test_missing_data_gets_a_sentence_with_both_ways_out(tiny, capsys, no_network, words):
     status, out, err = call(capsys, words)
     assert (status, out) == (2, "")
@@ -443,7 +447,7 @@ def test_a_changed_setting_is_stored_apart(tiny, capsys):
 
 def test_motion_is_run_like_any_other_study(tiny, capsys):
     status, out, err = call(capsys, "run motion-tiny --preset sample --seeds 1")
-    rows = len(ORDERS) * len(MOTION.sizes["sample"].at)
+    rows = len(MOVING) * len(MOTION.sizes["sample"].at)
     assert (status, out) == (0, f"{rows} rows of motion-tiny, preset sample, are stored.\n")
     assert "steps" in err  # the progress bar
     assert set(runs.stored("motion-tiny", "sample")["seed"]) == {1}
@@ -536,7 +540,7 @@ def test_ctrl_c_stops_a_real_run_with_two_workers(tmp_path, monkeypatch):
     """As a terminal sends it: to the process and its workers at once."""
     monkeypatch.chdir(tmp_path)
     paths = [str(Path(revlib.__file__).parent.parent), os.environ.get("PYTHONPATH")]
-    words = "run figure-7 --preset sample --every 1 --workers 2"
+    words = f"run {QUICK} --preset sample --every 1 --workers 2"
     process = subprocess.Popen(
         [sys.executable, "-m", "revlib", *words.split()],
         env=os.environ
@@ -562,10 +566,11 @@ def test_ctrl_c_stops_a_real_run_with_two_workers(tmp_path, monkeypatch):
     assert process.returncode == 130
     assert out.startswith("\nStopped. ")
     assert all("maps" in line for line in err.splitlines() if line.strip()), err
-    table = runs.stored("figure-7", "sample")
+    changes = {"hidden": (8,), "train_examples": 20, "test_examples": 20}
+    table = runs.stored("figure-7", "sample", **changes)
     assert len(table) >= 20
     assert not list(tmp_path.rglob("*.journal"))
-    assert Plan.of("figure-7", "sample", every=1).missing(table)
+    assert Plan.of("figure-7", "sample", every=1, changes=changes).missing(table)
 
 
 EDITED = "revlib.training.tasks.Task"
@@ -593,7 +598,7 @@ def test_stale_rows_of_motion_and_of_changed_settings_are_named_too(tiny, capsys
     call(capsys, "run tiny --preset sample --every 32 --seeds 0 --set init=glorot")
     edit(monkeypatch)
     _, out, _ = call(capsys, "list")
-    rows = len(ORDERS) * len(MOTION.sizes["sample"].at)
+    rows = len(MOVING) * len(MOTION.sizes["sample"].at)
     assert f"Stale and not used: {rows} rows with other code in {EDITED}." in out
     assert "`revlib audit motion-tiny --preset sample`" in out
     assert call(capsys, "audit motion-tiny --preset sample --points 1")[0] == 0

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from tiny import MOTION, ORDERS, TINY
+from tiny import MOTION, MOVING, ORDERS, TINY
 
 from revlib import experiments, orders, runs
 from revlib.store import results
@@ -96,7 +96,7 @@ def test_what_the_reader_changes_reaches_everything(changes, words):
     assert lines(loss, "backward") == values(table, "backward", "test_loss")
 
     growth, steps, predictions = page.motion().axes
-    for order in ORDERS:
+    for order in MOVING:
         own = moved.assign(steps=moved["moved"] / moved["step_length"])
         assert lines(growth, order) == values(own, order, "contraction_rate")
         assert lines(steps, order) == values(own, order, "steps")

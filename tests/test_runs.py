@@ -6,6 +6,7 @@ import os
 import random
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import contents
-from tiny import MOTION, ORDERS, TINY, with_cases
+from tiny import MOTION, MOVING, ORDERS, TINY, with_cases
 
 from revlib import experiments, orders, runs, trajectory
 from revlib.orders import Order, named, windowed
@@ -63,6 +64,28 @@ def whole():
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(experiments.STUDIES, "tiny", TINY)
         return compute("tiny", "sample", every=1)
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory):
+    """Return a function that begins a test with a run: the first one runs, others copy its store.
+
+    It returns what the run does, ``begun(quiet, every=1)`` what ``quiet(every=1)`` returns.
+    """
+    known = {}
+
+    def begin(start, **options):
+        assert not results.root().exists()
+        key = start, *sorted(options.items())
+        if key not in known:
+            table = start(**options)
+            known[key] = table, tmp_path_factory.mktemp("begun") / "results"
+            shutil.copytree(results.root(), known[key][1])
+        table, store = known[key]
+        shutil.copytree(store, results.root(), dirs_exist_ok=True)
+        return table.copy()
+
+    return begin
 
 
 def count(monkeypatch, owner, name):
@@ -132,8 +155,8 @@ def test_refining_and_adding_seeds_equals_all_at_once(tiny, whole, monkeypatch):
     assert sum(entry["rows"] for entry in results.Store(folder()).files()[0].runs) == len(whole)
 
 
-def test_nothing_is_computed_where_nothing_is_missing(tiny, monkeypatch):
-    table = quiet()
+def test_nothing_is_computed_where_nothing_is_missing(tiny, begun, monkeypatch):
+    table = begun(quiet)
     before = contents(folder())
     monkeypatch.setattr(Task, "batch", lambda *_: pytest.fail("work was done"))
     same(quiet(), table)
@@ -141,8 +164,8 @@ def test_nothing_is_computed_where_nothing_is_missing(tiny, monkeypatch):
     assert contents(folder()) == before
 
 
-def test_a_changed_setting_has_a_store_of_its_own(tiny, whole):
-    quiet(every=1)
+def test_a_changed_setting_has_a_store_of_its_own(tiny, begun, whole):
+    begun(quiet, every=1)
     changed = quiet(learning_rate=0.5, hidden=None)
     same(changed, compute("tiny", "sample", learning_rate=0.5))
     assert not changed["test_loss"].isin(whole["test_loss"]).all()
@@ -319,12 +342,18 @@ def test_a_stopped_run_has_whole_curves(tiny, rows, monkeypatch):
 def elsewhere(patch):
     """Make this another machine, where sums come out a little otherwise."""
     patch.setattr(provenance, "machine", lambda: "another one")
-    patch.setattr(settings, "build", lambda setting, seed: build(setting.changed(nudge=1), seed))
+
+    def other(setting, seed):
+        return build(setting.changed(learning_rate=setting.learning_rate * (1 + 1e-9)), seed)
+
+    patch.setattr(settings, "build", other)
     patch.setattr(engine, "PATH_TOLERANCE", 0)
 
 
-def test_a_path_that_goes_on_on_another_machine_must_be_the_same_there(tiny, whole, monkeypatch):
-    quiet()
+def test_a_path_that_goes_on_on_another_machine_must_be_the_same_there(
+    tiny, begun, whole, monkeypatch
+):
+    begun(quiet)
     with monkeypatch.context() as patch:
         elsewhere(patch)
         message = "Of forward, seed 0, .* rows are stored .* Here its path is another one .*train_"
@@ -348,8 +377,8 @@ def test_a_second_run_of_the_same_is_refused(tiny):
         quiet()
 
 
-def test_damaged_results_are_refused_and_left_alone(tiny):
-    quiet()
+def test_damaged_results_are_refused_and_left_alone(tiny, begun):
+    begun(quiet)
     [table] = folder().glob("*.parquet")
     table.write_bytes(table.read_bytes()[:-1])
     before = contents(folder())
@@ -373,6 +402,13 @@ def use_other_code(patch, definition=EDITED):
         return found | {definition: "0" * 8} if definition in found else found
 
     patch.setattr(reachable, "code", earlier)
+
+
+def stale_rows():
+    """Leave results of the tiny experiment from before an edit; return their table."""
+    with pytest.MonkeyPatch.context() as patch:
+        use_other_code(patch)
+        return quiet()
 
 
 def shifted(evaluate):
@@ -425,8 +461,8 @@ def forget():
 # Audits
 
 
-def test_an_audit_of_sound_rows_passes_and_changes_nothing(tiny):
-    quiet()
+def test_an_audit_of_sound_rows_passes_and_changes_nothing(tiny, begun):
+    begun(quiet)
     before = contents(folder())
     [found] = audit("tiny", "sample", points=100)
     assert found.passed
@@ -443,16 +479,14 @@ def test_an_audit_of_sound_rows_passes_and_changes_nothing(tiny):
     assert losses["allowed"].max() < 1e-3
 
 
-def test_an_audit_takes_as_many_points_as_are_asked_for(tiny):
-    quiet()
+def test_an_audit_takes_as_many_points_as_are_asked_for(tiny, begun):
+    begun(quiet)
     [found] = audit("tiny", "sample", points=2)
     assert len(found.points.drop_duplicates(results.KEYS)) == 2
 
 
-def test_equal_stale_rows_are_renewed_and_used(tiny, whole):
-    with pytest.MonkeyPatch.context() as patch:
-        use_other_code(patch)
-        quiet()
+def test_equal_stale_rows_are_renewed_and_used(tiny, begun, whole):
+    begun(stale_rows)
     tables = {name: data for name, data in contents(folder()).items() if "parquet" in name}
     [found] = audit("tiny", "sample", points=5)
     assert found.passed
@@ -498,8 +532,8 @@ def test_diverged_rows_can_be_audited_and_renewed(tiny):
     assert found.renewed
 
 
-def test_an_audit_tells_its_draw_and_can_be_repeated(tiny, whole):
-    quiet(every=1)
+def test_an_audit_tells_its_draw_and_can_be_repeated(tiny, begun, whole):
+    begun(quiet, every=1)
     [one], [again], [other] = (audit("tiny", "sample", draw=draw) for draw in (5, 5, 6))
     assert one.draw == again.draw == 5
     pd.testing.assert_frame_equal(one.points, again.points)
@@ -553,8 +587,8 @@ def clock(monkeypatch):
 
 @pytest.mark.parametrize("fixed", [0, 5])
 @pytest.mark.parametrize("seconds", [30, 60, 200])
-def test_an_audit_keeps_to_its_time(tiny, clock, fixed, seconds):
-    quiet(every=1)
+def test_an_audit_keeps_to_its_time(tiny, begun, clock, fixed, seconds):
+    begun(quiet, every=1)
     steps = clock(fixed, each=1)
     [found] = audit("tiny", "sample", points=5, seconds=seconds)
     assert steps[0] == 1
@@ -565,10 +599,8 @@ def test_an_audit_keeps_to_its_time(tiny, clock, fixed, seconds):
         assert max(steps) > 1  # it is used
 
 
-def test_an_audit_without_time_takes_one_of_the_cheapest_points(tiny, clock):
-    with pytest.MonkeyPatch.context() as patch:
-        use_other_code(patch)
-        quiet()
+def test_an_audit_without_time_takes_one_of_the_cheapest_points(tiny, begun, clock):
+    begun(stale_rows)
     before = contents(folder())
     steps = clock(fixed=9, each=1)
     [found] = audit("tiny", "sample", points=2, seconds=1)
@@ -580,8 +612,8 @@ def test_an_audit_without_time_takes_one_of_the_cheapest_points(tiny, clock):
     assert audit("tiny", "sample", points=2, seconds=1000)[0].renewed
 
 
-def test_an_audit_in_a_chapter_shows_its_points_and_writes_nothing(tiny):
-    quiet()
+def test_an_audit_in_a_chapter_shows_its_points_and_writes_nothing(tiny, begun):
+    begun(quiet)
     run("tiny", "sample", progress=False, learning_rate=1e300)
     for changes in ({}, {"learning_rate": 1e300}):
         plan = Plan.of("tiny", "sample", changes=changes)
@@ -605,8 +637,8 @@ def test_an_audit_in_a_chapter_shows_its_points_and_writes_nothing(tiny):
             assert equal == "yes"
 
 
-def test_an_audit_in_a_chapter_says_what_is_not_equal(tiny, monkeypatch):
-    quiet()
+def test_an_audit_in_a_chapter_says_what_is_not_equal(tiny, begun, monkeypatch):
+    begun(quiet)
     monkeypatch.setattr(Task, "evaluate", shifted(Task.evaluate))
     text = audited("tiny", "sample", points=1)
     assert "**not all equal**" in text
@@ -667,8 +699,8 @@ def test_an_audit_of_nothing_says_so(tiny):
         audit("tiny", "sample")
 
 
-def test_an_audit_leaves_out_orders_that_are_no_more(tiny, monkeypatch):
-    quiet()
+def test_an_audit_leaves_out_orders_that_are_no_more(tiny, begun, monkeypatch):
+    begun(quiet)
     monkeypatch.setitem(experiments.STUDIES, "tiny", with_cases(ORDERS[:1]))
     [found] = audit("tiny", "sample", points=100)
     assert set(found.points["order"]) == {"forward"}
@@ -684,6 +716,13 @@ def measured(**options):
     return run("motion-tiny", "sample", progress=False, **options)
 
 
+def stale_motion():
+    """Leave the motion of the tiny experiment from before an edit; return its table."""
+    with pytest.MonkeyPatch.context() as patch:
+        use_other_code(patch)
+        return measured()
+
+
 @pytest.fixture(scope="module")
 def moved():
     """The motion of the tiny experiment, as it is defined."""
@@ -693,7 +732,7 @@ def moved():
         {"seed": seed, "order": order, "step": n}
         | motion.motion(build(SETTING, seed), named(order), n)
         for seed in SEEDS
-        for order in ORDERS
+        for order in MOVING
         for n in LOOKS
     ]
     torch.set_num_threads(threads)
@@ -763,19 +802,15 @@ def test_motion_is_stale_where_the_way_to_measure_it_has_changed_and_curves_are_
     assert contents(folder(study="motion-tiny")).items() > before.items()
 
 
-def test_motion_is_stale_too_where_the_numbers_of_the_curves_are(tiny, moved):
-    with pytest.MonkeyPatch.context() as patch:
-        use_other_code(patch)
-        measured()
+def test_motion_is_stale_too_where_the_numbers_of_the_curves_are(tiny, begun, moved):
+    begun(stale_motion)
     assert stored("motion-tiny", "sample").empty
     words = f"{len(moved)} rows with other code in {EDITED}"
     assert runs.stale("motion-tiny", "sample") == [words]
 
 
-def test_stale_motion_that_is_found_equal_is_renewed(tiny, moved):
-    with pytest.MonkeyPatch.context() as patch:
-        use_other_code(patch)
-        measured()
+def test_stale_motion_that_is_found_equal_is_renewed(tiny, begun, moved):
+    begun(stale_motion)
     [found] = audit("motion-tiny", "sample", points=100)
     assert found.passed
     assert found.renewed
@@ -798,8 +833,8 @@ def test_unequal_stale_motion_is_not_renewed(tiny, moved):
     assert stored("motion-tiny", "sample").empty
 
 
-def test_an_audit_of_motion_that_was_never_measured_says_how_to(tiny):
-    quiet()
+def test_an_audit_of_motion_that_was_never_measured_says_how_to(tiny, begun):
+    begun(quiet)
     with pytest.raises(ValueError, match="revlib run motion-tiny --preset sample"):
         audit("motion-tiny", "sample")
 
@@ -825,7 +860,7 @@ def test_motion_of_the_paper_is_what_is_stored(tiny, monkeypatch):
     monkeypatch.setattr(datasets, "load", lambda *_, **__: pytest.fail("data was loaded"))
     found = shown("motion-tiny", "paper")
     same(found.table, table)
-    assert len(found.table) == len(ORDERS) * len(LOOKS)
+    assert len(found.table) == len(MOVING) * len(LOOKS)
     assert found.note.startswith("Preset paper: results stored in `results/motion-tiny/paper`, ")
     assert "; 1 seed, " in found.note
 
@@ -846,7 +881,7 @@ def test_motion_of_the_paper_falls_back_on_the_sample_and_says_so(tiny, moved, l
     if left == "stale":
         assert found.note.endswith(
             "It is shown in place of the preset paper: the stored results are stale "
-            f"({len(ORDERS) * len(LOOKS)} rows with other code in {EDITED}). "
+            f"({len(MOVING) * len(LOOKS)} rows with other code in {EDITED}). "
             "`revlib renew motion-tiny` renews them."
         )
     else:
@@ -936,8 +971,12 @@ def test_a_study_of_the_paper_shows_the_sample_where_nothing_is_stored(tiny, who
     )
 
 
-def test_a_study_of_the_paper_shows_what_is_stored(tiny, monkeypatch):
-    table = run("tiny", "paper", progress=False)
+def paper():
+    return run("tiny", "paper", progress=False)
+
+
+def test_a_study_of_the_paper_shows_what_is_stored(tiny, begun, monkeypatch):
+    table = begun(paper)
     monkeypatch.setattr(Task, "batch", lambda *_: pytest.fail("work was done"))
     found = shown("tiny", "paper")
     same(found.table, table)
@@ -951,8 +990,8 @@ def test_a_study_of_the_paper_shows_what_is_stored(tiny, monkeypatch):
     assert found.note.endswith("; 1 seed, 6 of 33 steps recorded.")
 
 
-def test_a_study_of_the_paper_needs_no_data_to_show_what_is_stored(tiny, monkeypatch):
-    table = run("tiny", "paper", progress=False)
+def test_a_study_of_the_paper_needs_no_data_to_show_what_is_stored(tiny, begun, monkeypatch):
+    table = begun(paper)
     monkeypatch.setattr(datasets, "load", lambda *_, **__: pytest.fail("data was loaded"))
     same(shown("tiny", "paper").table, table)
 
@@ -983,8 +1022,8 @@ def test_a_study_of_the_paper_says_what_is_stale(tiny, whole):
     assert contents(folder("paper")) == before
 
 
-def test_a_study_of_chosen_steps_of_the_paper_computes_what_is_missing(tiny, monkeypatch):
-    run("tiny", "paper", progress=False)
+def test_a_study_of_chosen_steps_of_the_paper_computes_what_is_missing(tiny, begun, monkeypatch):
+    begun(paper)
     evaluated = count(monkeypatch, Task, "evaluate")
     found = shown("tiny", "paper", seeds=[0], every=16)
     assert not evaluated
@@ -1152,9 +1191,9 @@ def test_killed_ten_times_and_finished_a_run_gives_the_same_table(tiny, whole, p
 
 
 def test_an_order_that_now_has_other_words_is_refused_also_where_rows_are_only_read(
-    tiny, monkeypatch
+    tiny, begun, monkeypatch
 ):
-    quiet()
+    begun(quiet)
     code = reachable.code(*TINY.method.roots(SETTING, ORDERS))
     monkeypatch.setattr(reachable, "code", lambda *_: code)  # otherwise the rows would be stale
     imposter = Order("backward", windowed(3).word)
@@ -1164,8 +1203,8 @@ def test_an_order_that_now_has_other_words_is_refused_also_where_rows_are_only_r
             read(*(("tiny", "sample") if read is stored else ()))
 
 
-def test_stale_rows_say_what_they_were_computed_with(tiny, monkeypatch):
-    quiet()
+def test_stale_rows_say_what_they_were_computed_with(tiny, begun, monkeypatch):
+    begun(quiet)
     use_other_code(monkeypatch)
     rows = len(COARSE) * len(SEEDS) * len(ORDERS)
     assert runs.stale("tiny", "sample") == [f"{rows} rows with other code in {EDITED}"]
@@ -1249,11 +1288,11 @@ def test_the_command_of_a_plan_means_it(tiny):
     assert Plan.of("tiny", "paper", changes=read).size == plan.size
 
 
-def stale_curves(preset="paper", **changes):
+def stale_curves(**changes):
     """Leave results of the tiny experiment from before an edit; return their table."""
     with pytest.MonkeyPatch.context() as patch:
         use_other_code(patch)
-        return run("tiny", preset, [0], 32, progress=False, **changes)
+        return run("tiny", "paper", [0], 32, progress=False, **changes)
 
 
 def test_a_study_that_gains_an_order_keeps_its_rows_by_rehearsal(tiny, monkeypatch):
@@ -1274,8 +1313,8 @@ def test_a_study_that_gains_an_order_keeps_its_rows_by_rehearsal(tiny, monkeypat
 
 
 @pytest.mark.parametrize("changes", [{}, {"init": "glorot"}], ids=["preset", "changed"])
-def test_a_stale_result_with_the_same_rehearsal_is_renewed(tiny, changes):
-    table = stale_curves(**changes)
+def test_a_stale_result_with_the_same_rehearsal_is_renewed(tiny, begun, changes):
+    table = begun(stale_curves, **changes)
     assert stored("tiny", **changes).empty
     [found] = renew("tiny", **changes)
     assert (found.rows, found.renewed) == (len(table), True)
@@ -1293,8 +1332,8 @@ def test_a_stale_result_with_the_same_rehearsal_is_renewed(tiny, changes):
     assert renew("tiny", **changes) == []  # it is renewed already
 
 
-def test_a_renewed_result_is_used_and_added_to(tiny):
-    stale_curves()
+def test_a_renewed_result_is_used_and_added_to(tiny, begun):
+    begun(stale_curves)
     renew("tiny")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Task, "batch", lambda *_: pytest.fail("work was done"))
@@ -1320,8 +1359,8 @@ def test_renewal_needs_the_sample_only(tiny, monkeypatch, tmp_path):
     same(stored("tiny"), table)
 
 
-def test_a_changed_number_leaves_a_result_stale_and_is_told(tiny, monkeypatch):
-    stale_curves()
+def test_a_changed_number_leaves_a_result_stale_and_is_told(tiny, begun, monkeypatch):
+    begun(stale_curves)
     before = contents(folder("paper"))
     monkeypatch.setattr(Task, "evaluate", shifted(Task.evaluate))
     [found] = renew("tiny")
@@ -1338,8 +1377,8 @@ def test_a_changed_number_leaves_a_result_stale_and_is_told(tiny, monkeypatch):
 
 
 @pytest.mark.parametrize("step", [0, 24])
-def test_one_changed_number_is_enough(tiny, step):
-    stale_curves()
+def test_one_changed_number_is_enough(tiny, begun, step):
+    begun(stale_curves)
     [file] = Plan.of("tiny", "paper").store.files()
     table = file.rehearsal()
     place = table.index[(table["order"] == "tail(6)") & (table["step"] == step)]
@@ -1350,9 +1389,9 @@ def test_one_changed_number_is_enough(tiny, step):
     assert f"first train_loss of tail(6) at step {step}, " in found.words
 
 
-def test_differences_of_rounding_are_accepted(tiny, monkeypatch):
+def test_differences_of_rounding_are_accepted(tiny, begun, monkeypatch):
     """The plain training loop adds in another order than the one that is chosen."""
-    stale_curves()
+    begun(stale_curves)
     before = runs.compute("tiny", "sample", [0])
     monkeypatch.setitem(sweep.STRATEGIES, "dense", (lambda _: False, maps.Trainer))
     assert not runs.compute("tiny", "sample", [0]).equals(before)  # it does make a difference
@@ -1367,7 +1406,7 @@ def test_what_a_diverging_training_gives_is_rehearsed_too(tiny):
 
 
 @pytest.mark.parametrize("change", ["lost", "gained", "renamed"])
-def test_other_quantities_are_no_rehearsal_of_these(tiny, change):
+def test_other_quantities_are_no_rehearsal_of_these(tiny, begun, change):
     def otherwise(*arguments):
         found = evaluate(*arguments)
         accuracy = found["test_accuracy"]
@@ -1376,7 +1415,7 @@ def test_other_quantities_are_no_rehearsal_of_these(tiny, change):
         return found if change == "lost" else found | {"test_hits": accuracy}
 
     evaluate = Task.evaluate
-    stale_curves()
+    begun(stale_curves)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Task, "evaluate", otherwise)
         [found] = renew("tiny")
@@ -1385,8 +1424,8 @@ def test_other_quantities_are_no_rehearsal_of_these(tiny, change):
     assert "nan" in found.words
 
 
-def test_where_a_case_is_no_more_its_rehearsal_is_missed(tiny, monkeypatch):
-    stale_curves()
+def test_where_a_case_is_no_more_its_rehearsal_is_missed(tiny, begun, monkeypatch):
+    begun(stale_curves)
     monkeypatch.setitem(experiments.STUDIES, "tiny", with_cases(ORDERS[:-1]))
     [found] = renew("tiny")
     assert not found.renewed
@@ -1402,8 +1441,8 @@ def refused(found):
     return found.words.removeprefix(start).removesuffix(end)
 
 
-def test_a_missing_rehearsal_is_told(tiny):
-    stale_curves()
+def test_a_missing_rehearsal_is_told(tiny, begun):
+    begun(stale_curves)
     [path] = folder("paper").glob("*.rehearsal")
     lose_rehearsal(path)
     before = contents(folder("paper"))
@@ -1423,8 +1462,8 @@ def test_results_of_other_data_are_not_rehearsed(tiny):
     assert stored("tiny").empty
 
 
-def test_results_of_another_setting_are_not_rehearsed(tiny, monkeypatch):
-    stale_curves()
+def test_results_of_another_setting_are_not_rehearsed(tiny, begun, monkeypatch):
+    begun(stale_curves)
     slower = TINY.sizes["paper"].changed(learning_rate=0.01, init="lecun")
     monkeypatch.setitem(TINY.sizes, "paper", slower)
     [found] = renew("tiny")
@@ -1471,8 +1510,8 @@ def test_a_field_that_only_one_of_two_settings_has_is_no_hindrance(tiny, grown):
         same(stored("tiny"), table)
 
 
-def test_of_several_results_each_is_renewed_on_its_own(tiny, monkeypatch):
-    stale_curves()
+def test_of_several_results_each_is_renewed_on_its_own(tiny, begun, monkeypatch):
+    begun(stale_curves)
     with monkeypatch.context() as patch:
         use_other_code(patch, "revlib.training.maps.Trainer")
         run("tiny", "paper", [0, 1], 32, progress=False)
@@ -1510,7 +1549,7 @@ def test_what_stands_in_names_the_command_with_the_readers_changes(tiny):
     )
 
 
-def test_studies_stand_together_in_one_size(tiny):
+def test_studies_stand_together_in_one_size(tiny, begun):
     names = {"curves": "tiny", "motion": "motion-tiny"}
     nothing = together(names, "paper")
     assert {words: found.study.name for words, found in nothing.items()} == names
@@ -1518,7 +1557,7 @@ def test_studies_stand_together_in_one_size(tiny):
     for words, name in names.items():
         assert f"`revlib run {name}` computes them" in nothing[words].note
 
-    table = run("tiny", "paper", progress=False)
+    table = begun(paper)
     half = together(names, "paper")
     assert {found.preset for found in half.values()} == {"sample"}
     same(half["curves"].table, compute("tiny", "sample"))
