@@ -23,7 +23,8 @@ RUN := $(VENV)/bin/python
 PYTEST := $(RUN) -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 SOURCES := revlib tests book notebooks
 LIBRARY := $(shell find revlib -name '*.py')
-CHAPTERS := $(patsubst notebooks/%.md,book/chapters/%.ipynb,$(wildcard notebooks/*.md))
+# The longest texts first, which take longest: so that none of them is left at the end.
+CHAPTERS := $(patsubst notebooks/%.md,book/chapters/%.ipynb,$(shell ls -S notebooks/*.md))
 RESULTS := $(shell find book/results -name '*.parquet' -o -name '*.json' 2>/dev/null)
 PAGES := $(wildcard book/*.yml book/*.md book/api/*.md book/_static/*)
 # What every page may depend on.
