@@ -211,7 +211,6 @@ MAKERS = {make.__name__: make for make in _MAKERS}
 """What makes the orders of this module, by name."""
 
 
-@functools.cache
 def named(name: str) -> Order:
     """Return the order that is called so: ``named("windowed(50)")``.
 
@@ -223,11 +222,16 @@ def named(name: str) -> Order:
     parts = re.fullmatch(r"(\w+)(?:\((\d+(?:, \d+)*)?\))?", name)
     if parts and parts[1] in MAKERS:
         with contextlib.suppress(TypeError):  # another number of numbers
-            return MAKERS[parts[1]](*map(int, filter(None, (parts[2] or "").split(", "))))
+            return _made(MAKERS[parts[1]], *map(int, filter(None, (parts[2] or "").split(", "))))
     raise ValueError(
         f"There is no order '{name}'. Valid are: forward, backward, windowed(50), reset(1000), "
         "switch(1000), tail(50), reshuffled_tail(50) and newest_tail(50), with any numbers."
     )
+
+
+@functools.cache
+def _made(maker: Callable[..., Order], *numbers: int) -> Order:
+    return maker(*numbers)
 
 
 @dataclass
