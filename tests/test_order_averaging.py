@@ -16,6 +16,7 @@ from torch import nn
 from revlib import experiments, figures, runs
 from revlib.experiments import figures_14_to_19
 from revlib.experiments.figures_14_to_19 import Training
+from revlib.experiments.study import Wanted
 from revlib.iterates import iterates
 from revlib.orders import backward, forward
 from revlib.runs import step_costs
@@ -333,7 +334,7 @@ def few(monkeypatch):
         size = study.sizes["sample"].changed(
             hidden=(8,), batch_size=8, train_examples=20, test_examples=20
         )
-        parameters = dataclasses.replace(size.parameters, steps=4)
+        parameters = dataclasses.replace(size.parameters, at=(0, 2, 4))
         size = dataclasses.replace(size, parameters=parameters, steps=4, at=(0, 2, 4))
         small[study.name] = dataclasses.replace(study, sizes=study.sizes | {"sample": size})
         monkeypatch.setitem(experiments.STUDIES, study.name, small[study.name])
@@ -368,6 +369,18 @@ def test_a_training_ends_where_its_loss_is_not_finite(few, monkeypatch):
     rows = list(figures_14_to_19.compute(parameters, 0, "wild"))
     assert rows[-1]["step"] < 4
     assert not np.isfinite(rows[-1]["train_loss"])
+
+
+def test_a_training_can_be_computed_on_a_device(few):
+    study = few["figure-14"]
+    parameters = study.sizes["sample"].parameters
+    wanted = [Wanted(1, "λ = h²", []), Wanted(0, "small batches, h/c", [])]
+    here, there = (
+        list(study.method.compute(parameters, wanted, device=device)) for device in (None, "cpu")
+    )
+    assert here == there
+    with pytest.raises(ValueError, match="The device 'cuda:99' is not there"):
+        list(study.method.compute(parameters, wanted, device="cuda:99"))
 
 
 def table(ends):
@@ -429,12 +442,16 @@ def test_the_papers_sizes():
     for study, (c, examples) in zip(
         figures_14_to_19.STUDIES, ((2, 2048), (3, 2049), (4, 2048)), strict=True
     ):
-        size = study.size("paper").parameters
+        paper = study.size("paper")
+        size = paper.parameters
         assert (size.setting.batch_size, size.setting.learning_rate) == (2048, 0.001)
         assert (size.setting.hidden, size.c) == ((500,) * 5, c)
         task = figures_14_to_19.large_batches(size.setting.changed(sample=True), c, seed=0)
         assert len(task.batch(1)[0]) == examples
-        assert len(study.size("paper").seeds) >= 3
+        assert len(paper.seeds) >= 3
+        assert paper.at[-1] >= 1000  # of h = 0.001: far enough to learn something
+        names = [each.name for each in figures_14_to_19.trainings(c)]
+        assert len(set(names)) == len(names)
     assert list(figures_14_to_19.WEIGHTS.values()) == [0.5, 1, 2, 4]
 
 

@@ -383,3 +383,8 @@ def test_looking_loads_no_data(known, monkeypatch):
     monkeypatch.setattr(datasets, "load", lambda *_, **__: pytest.fail("data was loaded"))
     assert runs.shown("powers", "paper").preset == "paper"
     assert not runs.stale("powers")
+
+
+def test_a_function_that_takes_no_device_is_not_moved_to_one(known):
+    with pytest.raises(ValueError, match="computed on the processor, not on 'cpu'"):
+        runs.run("powers", "sample", device="cpu", progress=False)

@@ -24,6 +24,9 @@ PIECES = tuple(FIGURES)
 WEIGHTS = {"λ = 0.5h²": 0.5, "λ = h²": 1.0, "λ = 2h²": 2.0, "λ = 4h²": 4.0}
 """The paper's λ, in units of h², by the name of the training with it."""
 
+STARTS = ({"init": "glorot"}, {"init": "haiku", "scaling": "image"})
+"""Starts of a smaller curvature than the default's; the paper states none."""
+
 
 @dataclass(frozen=True)
 class Training:
@@ -51,17 +54,22 @@ def trainings(c: int) -> list[Training]:
     """Return the trainings that are compared for a number of pieces.
 
     Beside the paper's own (large and small batch at h', four λ): the large batch at h, which is
-    the step that the regulariser is added to; the λ of the true order average; the opposite sign;
-    and the smallest λ added to the large batch at h' instead.
+    the step that the regulariser is added to; the λ of the true order average; and, since the
+    paper does not say which step the regulariser is added to and a sign is soon lost, the
+    smallest and the largest weight at h' too, and two weights of the opposite sign at either.
     """
+    slow, opposite = 1 / c, {"λ = -h²": -1.0, "λ = -4h²": -4.0}
+    ends = {name: WEIGHTS[name] for name in ("λ = 0.5h²", "λ = 4h²")}
     return [
-        Training("large batch, h/c", rate=1 / c),
+        Training("large batch, h/c", rate=slow),
         Training("large batch, h"),
         Training("small batches, h/c", small=True),
         Training("order average", weight=1 / (2 * c**2)),
-        *(Training(name, weight=weight) for name, weight in WEIGHTS.items()),
-        Training("λ = -h²", weight=-1.0),
-        Training("λ = 0.5h², h/c", rate=1 / c, weight=0.5),
+        *(Training(name, weight=weight) for name, weight in (WEIGHTS | opposite).items()),
+        *(
+            Training(f"{name}, h/c", rate=slow, weight=weight)
+            for name, weight in (ends | opposite).items()
+        ),
     ]
 
 
@@ -75,19 +83,18 @@ class Parameters:
         What is trained. Its batch size is rounded up to a multiple of c, its learning rate is h.
     c
         Number of pieces.
-    every
-        After how many large batches the losses are evaluated.
-    steps
-        How many large batches are taken.
+    at
+        After how many large batches the losses are evaluated; the last ends the training.
     """
 
     setting: Setting
     c: int
-    every: int
-    steps: int
+    at: tuple[int, ...]
 
 
-def compute(parameters: Parameters, seed: int, training: str) -> Iterator[dict[str, Any]]:
+def compute(
+    parameters: Parameters, seed: int, training: str, device: str | None = None
+) -> Iterator[dict[str, Any]]:
     """Yield the rows of one training: losses and accuracies along it.
 
     Parameters
@@ -98,6 +105,8 @@ def compute(parameters: Parameters, seed: int, training: str) -> Iterator[dict[s
         Start point and batches.
     training
         The name of one of `trainings`.
+    device
+        Where to compute, ``"cuda"`` say; by default on the processor.
 
     Yields
     ------
@@ -109,16 +118,17 @@ def compute(parameters: Parameters, seed: int, training: str) -> Iterator[dict[s
     c, h = parameters.c, parameters.setting.learning_rate
     chosen = next(each for each in trainings(c) if each.name == training)
     task = large_batches(parameters.setting, c, seed)
+    task = task if device is None else task.to(device)
     model, loss = copy.deepcopy(task.model).train(), task.loss
     with warnings.catch_warnings():  # the chapter says what ReLU means here
         warnings.simplefilter("ignore", UserWarning)
         step = OrderAveraging(model, loss, c, chosen.rate * h, chosen.weight * h**2)
-    for n in range(parameters.steps + 1):
+    for n in range(parameters.at[-1] + 1):
         if n and chosen.small:
             small_steps(model, loss, task.batch(n), c, chosen.rate * h)
         elif n:
             step(task.batch(n))
-        if n % parameters.every == 0:
+        if n in parameters.at:
             measured = task.evaluate(model) | {"ratio": step.ratio, "cosine": step.cosine}
             yield {"step": n} | measured
             if not np.isfinite(measured["train_loss"]):
@@ -130,19 +140,16 @@ def large_batches(setting: Setting, c: int, seed: int) -> Task:
     return build(setting.changed(batch_size=-(-setting.batch_size // c) * c), seed)
 
 
-def _size(
-    preset: str, c: int, batch_size: int, examples: int, h: float, steps: int, every: int, seeds
-) -> Size:
+def _size(preset: str, c: int, at: tuple[int, ...], seeds: tuple[int, ...], **changes: Any) -> Size:
     """Return a size of the experiment: the setting of Figure 7 with other batches."""
-    setting = figures_2_to_11.setting("figure-7", preset)
-    setting = setting.changed(batch_size=batch_size, learning_rate=h, train_examples=examples)
-    return Size(
-        Parameters(setting.changed(test_examples=examples), c, every, steps),
-        seeds,
-        tuple(each.name for each in trainings(c)),
-        steps,
-        at=tuple(range(0, steps + 1, every)),
-    )
+    setting = figures_2_to_11.setting("figure-7", preset).changed(**changes)
+    cases = tuple(each.name for each in trainings(c))
+    return Size(Parameters(setting, c, at), seeds, cases, at[-1], at=at)
+
+
+_SAMPLE = {"batch_size": 120, "learning_rate": 0.005, "train_examples": 300, "test_examples": 300}
+_PAPER = {"batch_size": 2048, "learning_rate": 0.001, "train_examples": 2000, "test_examples": 2000}
+_LENGTH = (0, 1, *range(10, 50, 10), *range(50, 1001, 50))
 
 
 def _figure(c: int) -> Study:
@@ -153,10 +160,11 @@ def _figure(c: int) -> Study:
         section="D.2.1",
         chapter="d-2-order-averaging",
         sizes={
-            "sample": _size("sample", c, 120, 300, 0.005, steps=8, every=2, seeds=(0, 1)),
-            "paper": _size("paper", c, 2048, 2000, 0.001, steps=30, every=3, seeds=(0, 1, 2)),
+            "sample": _size("sample", c, (0, 1, 2, 4, 6, 8), (0, 1), **_SAMPLE),
+            "paper": _size("paper", c, _LENGTH, (0, 1, 2), **_PAPER),
         },
         method=Whole(compute),
+        variants=STARTS,
     )
 
 

@@ -8,6 +8,8 @@ In most of them the cases are orders of iteration, and each iterate can be had o
 from __future__ import annotations
 
 import dataclasses
+import functools
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -92,7 +94,7 @@ class Whole:
     function
         ``function(parameters, seed, case)`` yields the rows of a case, each with ``step`` and what
         was measured. It may end early where a training diverges: what was to come is then shown as
-        not a number.
+        not a number. Where it takes a ``device`` too, it can compute on a graphics card.
     """
 
     function: Callable[[Any, int, str], Iterable[Row]]
@@ -116,21 +118,23 @@ class Whole:
         Raises
         ------
         ValueError
-            If a device is asked for.
+            If a device is asked for, and the function takes none.
         """
+        function = self.function
         if device is not None:
-            raise ValueError(
-                f"Cases that are computed whole are computed on the processor, not on '{device}'. "
-                "Leave the device out."
-            )
+            if "device" not in inspect.signature(function).parameters:
+                raise ValueError(
+                    f"These cases are computed on the processor, not on '{device}'. Leave the "
+                    "device out."
+                )
+            function = functools.partial(function, device=device)
         wanted = list(wanted)
         with (
             processes.pool(workers, cluster) as parallel,
             tqdm(total=len(wanted), unit=" cases", disable=not progress) as bar,
         ):
             for rows in parallel(
-                joblib.delayed(_case)(self.function, parameters, seed, case)
-                for seed, case, _ in wanted
+                joblib.delayed(_case)(function, parameters, seed, case) for seed, case, _ in wanted
             ):
                 yield rows
                 bar.update()
