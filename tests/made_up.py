@@ -42,10 +42,10 @@ def ends(*of_orders):
     return paths(*([(0, 0, 0, end) for end in order] for order in of_orders))
 
 
-def stored(**quantities):
+def stored(changes=None, **quantities):
     """Store made-up paths, {(seed, order): values at STEPS}, of some quantities."""
     steps = quantities.pop("steps", STEPS)
-    plan = Plan.of("tiny", "paper")
+    plan = Plan.of("tiny", "paper", changes=changes)
     rows = {}
     for quantity, own in quantities.items():
         for (seed, order), values in own.items():

@@ -129,7 +129,28 @@ def test_readings_are_judged_one_by_one(project, train, batch, verdict):
         alone = judge(claim(quantity=(name,)))
         told = f"*{QUANTITIES[name].capitalize()}*: {alone.verdict}. {alone.evidence}"
         assert told in found.evidence
-    assert set(found.per_seed["quantity"]) == {"train_loss", "batch_loss"}
+    assert set(found.per_seed["reading"]) == {"train_loss", "batch_loss"}
+
+
+@pytest.mark.parametrize(
+    ("there", "verdict"),
+    [(LOWER, "reproduced"), (HIGHER, "under-specified"), ([LOWER, ends([5], [1])], "undecided")],
+)
+def test_a_choice_that_is_left_open_makes_readings_too(project, there, verdict):
+    here, there = there if isinstance(there, list) else (LOWER, there)
+    stored(test_loss=here)
+    other = {"init": "lecun"}
+    asked = claim(settings=({}, other))
+    alone = judge(asked)
+    assert (alone.verdict, alone.seeds, len(alone.files)) == ("reproduced", 3, 1)
+    assert alone.evidence.endswith("*Init lecun*: not recorded.")
+    stored(other, test_loss=there)
+    found = judge(asked)
+    assert found.verdict == verdict
+    assert found.seeds == len(there) / 2
+    assert found.evidence.startswith(f"*Init {SETTING.init}*: reproduced. By how much lower")
+    assert list(found.readings) == ["test_loss", "test_loss init=lecun"]
+    assert len(found.files) == 2
 
 
 def test_a_reading_that_was_not_recorded_is_told(project):
@@ -220,7 +241,7 @@ def test_what_was_really_run_is_judged(project):
     assert (found.seeds, found.steps) == (2, 2)
     table = runs.stored("tiny").query("step == 32").set_index(["order", "seed"])
     for case in found.per_seed.itertuples():
-        at = table[case.quantity]
+        at = table[case.reading]
         assert case.effect == pytest.approx(at[FORWARD, case.seed] - at[BACKWARD, case.seed])
 
 
@@ -353,6 +374,7 @@ def test_the_band_of_a_ratio_is_the_books(project):
         ({"windows": [[8, 16, 24]]}, r"has the range \[8, 16, 24\]; a range of steps is"),
         ({"windows": [[16, 8]]}, r"has the range \[16, 8\]; a range"),
         ({"windows": ["late"]}, "has the range 'late'"),
+        ({"settings": [{}, {"init": "he"}]}, r"has the unknown setting '{'init': 'he'}'.*: {}"),
         ({"levels": [0.5]}, r"has the levels \[0.5\]; its criterion takes no levels"),
         ({"criterion": "stays_below"}, r"has the levels \[\]; its criterion needs levels, fract"),
         ({"criterion": "stays_below", "levels": [0]}, "must be a list of numbers above 0"),

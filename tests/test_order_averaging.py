@@ -343,24 +343,29 @@ def few(monkeypatch):
     return small
 
 
-def test_the_figures_are_shown_together(few):
-    shown = verdicts.shown("sample")
-    assert len(shown.table) == 2 * 2 * len(figures_14_to_19.trainings(2)) * 3
-    assert not shown.table.duplicated(["c", "seed", "order", "step"]).any()
-    start = shown.table[shown.table["step"] == 0].groupby(["c", "seed"])["test_loss"]
-    assert (start.nunique() == 1).all()  # all trainings begin at the same point
+def test_the_figures_are_shown_together_from_each_start(few):
+    pages = verdicts.shown("sample")
+    assert list(pages) == list(verdicts.STARTS)
+    for shown in pages.values():
+        assert len(shown.table) == 2 * 2 * len(figures_14_to_19.trainings(2)) * 3
+        assert not shown.table.duplicated(["c", "seed", "order", "step"]).any()
+        start = shown.table[shown.table["step"] == 0].groupby(["c", "seed"])["test_loss"]
+        assert (start.nunique() == 1).all()  # all trainings begin at the same point
+    one, other = (shown.table.query("step == 0")["test_loss"] for shown in pages.values())
+    assert not set(one) & set(other)
 
 
 def test_where_one_figure_is_missing_all_are_shown_in_the_small_size(few, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     for study in few.values():  # the full data is not needed
         monkeypatch.setitem(study.sizes, "paper", study.sizes["sample"])
+    monkeypatch.setattr(verdicts, "STARTS", {"one": {}})
     runs.run("figure-14", progress=False)
-    found = verdicts.shown("paper")
+    found = verdicts.shown("paper")["one"]
     assert found.preset == "sample"
     assert set(found.table["c"]) == {2, 3}
     runs.run("figure-16", progress=False)
-    assert verdicts.shown("paper").preset == "paper"
+    assert verdicts.shown("paper")["one"].preset == "paper"
 
 
 def test_a_training_ends_where_its_loss_is_not_finite(few, monkeypatch):
@@ -407,6 +412,14 @@ def test_it_is_less_where_the_whole_interval_is():
     found = table({"a": [(1, 1.0), (1, 1.5), (1, 1)], "b": [(1, 1.1), (1, 1.62), (1, 1.11)]})
     assert verdicts.difference(found, "test_loss", "a", "b").loc[2, "less"]
     assert not verdicts.difference(found, "test_loss", "b", "a").loc[2, "less"]
+
+
+def test_trainings_that_end_lower_are_counted_where_the_seeds_are_enough():
+    ends = {"a": [(1, 1.0)] * 3, "b": [(1, 1.1), (1, 1.12), (1, 1.11)], "c": [(1, 0.9)] * 3}
+    assert verdicts.lower(table(ends), ["a", "c"], "b") == (2, 2)
+    assert verdicts.lower(table(ends), ["a", "b"], "c") == (0, 2)
+    two = {name: losses[:2] for name, losses in ends.items()}
+    assert verdicts.lower(table(two), ["a", "c"], "b") == (0, 0)
 
 
 def test_a_difference_within_the_spread_is_none():

@@ -7,7 +7,7 @@ are judged. What cannot be judged is refused when the file is read.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -73,6 +73,9 @@ class Claim:
     excluded_by, proved_by
         The label of what in the book says that it cannot hold, or that it must, whatever is
         measured.
+    settings
+        What the statement leaves open of the setting: for each choice the fields that differ from
+        the study's own, which must be one of its variants. Several are readings, too.
     """
 
     id: str
@@ -89,6 +92,25 @@ class Claim:
     band: float = 0.0
     excluded_by: str = ""
     proved_by: str = ""
+    settings: tuple[Mapping[str, Any], ...] = ({},)
+
+    @property
+    def readings(self) -> dict[str, tuple[str, int]]:
+        """The readings by name: what is measured, and in which of the settings."""
+        return {
+            " ".join([quantity, *map("{0[0]}={0[1]}".format, changes.items())]): (quantity, i)
+            for i, changes in enumerate(self.settings)
+            for quantity in self.quantity
+        }
+
+    def words(self, reading: str) -> str:
+        """Return in what a reading differs from the others; nothing, if it is the only one."""
+        quantity, i = self.readings[reading]
+        known = QUANTITIES | dict(experiments.get(self.experiment[0]).quantities)
+        fields = dict.fromkeys(field for each in self.settings for field in each)
+        told = [known[quantity]] if len(self.quantity) > 1 else []
+        told += [f"{f} {self.settings[i].get(f, getattr(self.setting, f))}" for f in fields]
+        return ", ".join(told)
 
     @property
     def how(self) -> Criterion:
@@ -179,6 +201,7 @@ def _claim(entry: Any, chapters: set[str], labels: set[str]) -> Claim:
     if faults:
         raise invalid(name, f"{', '.join(faults)}; its fields are: {', '.join(_FIELDS)}")
     several = {f: _several(entry[f]) for f in ("experiment", "quantity", "orders")}
+    several["settings"] = _several(entry.get("settings", {}))
     _among(name, "author", [entry["made_by"]], AUTHORS)
     _among(name, "experiment", several["experiment"], experiments.STUDIES)
     _among(name, "criterion", [entry["criterion"]], CRITERIA)
@@ -187,6 +210,7 @@ def _claim(entry: Any, chapters: set[str], labels: set[str]) -> Claim:
     for study in map(experiments.get, several["experiment"]):
         _among(name, "quantity", several["quantity"], QUANTITIES | dict(study.quantities))
         _among(name, "order", several["orders"], study.size("paper").cases)
+        _among(name, "setting", several["settings"], [{}, *map(dict, study.variants)])
     criterion = CRITERIA[entry["criterion"]]
     claim = Claim(
         **entry
@@ -252,5 +276,5 @@ def _positive(value: Any) -> bool:
 def _among(claim: str, what: str, names: Iterable, known: Any) -> None:
     for name in names:
         if name not in list(known):
-            valid = ", ".join(sorted(known))
+            valid = ", ".join(sorted(map(str, known)))
             raise invalid(claim, f"has the unknown {what} '{name}'. Valid are: {valid}")

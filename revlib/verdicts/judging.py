@@ -10,14 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from revlib import experiments, runs
+from revlib import runs
 from revlib.store import results
 from revlib.verdicts import intervals
-from revlib.verdicts.claims import QUANTITIES, Claim, invalid
+from revlib.verdicts.claims import Claim, invalid
 from revlib.verdicts.effects import CRITERIA, averaged, described
 from revlib.verdicts.intervals import Judged
 from revlib.verdicts.stability import counted, factor
@@ -55,15 +56,15 @@ class Verdict:
     verdict
         A name in :data:`VERDICTS`.
     readings
-        What each quantity that is recorded comes to.
+        What each reading that is recorded comes to.
     seeds
-        How many seeds it rests on: those of which all that it takes is stored.
+        How many seeds it rests on, of each reading: those of which all that it takes is stored.
     steps
         At how many steps.
     evidence
         What was found, or why nothing could be, in a few sentences.
     per_seed
-        One row for each reading, part, seed and range: ``quantity``, ``part``, ``seed``, ``first``,
+        One row for each reading, part, seed and range: ``reading``, ``part``, ``seed``, ``first``,
         ``last`` and ``effect``.
     files
         The result files, without suffix, seen from the folder of all results.
@@ -87,25 +88,30 @@ def judge(claim: Claim) -> Verdict:
     so.
     """
     steps = claim.needed()
-    paths = _complete(claim, steps)
-    seeds = paths["seed"].nunique()
-    recorded = [name for name in claim.quantity if seeds and paths.get(name) is not None]
-    found = {name: reading(claim, name, paths) for name in recorded}
+    tables = [_complete(claim, steps, changes) for changes in claim.settings]
+    found = {
+        name: reading(claim, quantity, tables[i])
+        for name, (quantity, i) in claim.readings.items()
+        if len(tables[i]) and tables[i].get(quantity) is not None
+    }
+    seeds = [table["seed"].nunique() for table in tables if len(table)]
     readings = {name: judged for name, (judged, *_) in found.items()}
     verdict = intervals.together([j.verdict for j in readings.values()]) if found else "not yet run"
     verdict = _worded(claim, verdict)
     if claim.excluded_by or claim.proved_by:
         verdict = "excluded" if claim.excluded_by else "proved"
-    cases = [table.assign(quantity=name) for name, (_, _, table) in found.items()]
-    columns = ["quantity", "part", "seed", "first", "last", "effect"]
-    files = [runs.source(name) for name in claim.experiment]
+    cases = [table.assign(reading=name) for name, (_, _, table) in found.items()]
+    columns = ["reading", "part", "seed", "first", "last", "effect"]
+    files = [
+        runs.source(name, **changes) for name in claim.experiment for changes in claim.settings
+    ]
     return Verdict(
         claim=claim,
         verdict=verdict,
         readings=readings,
-        seeds=seeds,
+        seeds=min(seeds, default=0),
         steps=len(steps) if seeds else 0,
-        evidence=_evidence(claim, found, bool(seeds)),
+        evidence=_evidence(claim, found) if seeds else _missing(claim),
         per_seed=pd.concat(cases, ignore_index=True)[columns]
         if cases
         else pd.DataFrame(columns=columns),
@@ -199,11 +205,11 @@ def _number(effect: float, ratio: bool, size: float) -> str:
     return factor(value) if 1e-3 < value < 1e6 else f"{value:.1e}"
 
 
-def _complete(claim: Claim, steps: list[int]) -> pd.DataFrame:
+def _complete(claim: Claim, steps: list[int], changes: Mapping[str, Any]) -> pd.DataFrame:
     """Return the stored rows at some steps, of the seeds of which all are there."""
     tables = []
     for name in claim.experiment:
-        rows = runs.stored(name)
+        rows = runs.stored(name, **changes)
         names = {order: called for (of, order), called in claim.cases.items() if of == name}
         rows = rows[rows["order"].isin(names) & rows["step"].isin(steps)]
         tables.append(rows.assign(order=rows["order"].map(names)))
@@ -226,17 +232,14 @@ def _worded(claim: Claim, verdict: str) -> str:
     return _OWN.get(verdict, verdict) if claim.made_by == "nobody" else verdict
 
 
-def _evidence(claim: Claim, found: Mapping[str, tuple], complete: bool) -> str:
-    """Return what was found, reading by reading, or why nothing could be."""
-    if not complete:
-        return _missing(claim)
-    words = QUANTITIES | dict(experiments.get(claim.experiment[0]).quantities)
+def _evidence(claim: Claim, found: Mapping[str, tuple]) -> str:
+    """Return what was found, reading by reading."""
     told = []
-    for name in claim.quantity:
+    for name in claim.readings:
         judged, evidence, _ = found.get(name, (None, "not recorded.", None))
-        if len(claim.quantity) > 1:
+        if words := claim.words(name):
             verdict = f"{_worded(claim, judged.verdict)}. " if judged else ""
-            evidence = f"*{words[name].capitalize()}*: {verdict}{evidence}"
+            evidence = f"*{words[0].upper()}{words[1:]}*: {verdict}{evidence}"
         told.append(evidence)
     return " ".join(told)
 

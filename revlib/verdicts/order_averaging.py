@@ -3,21 +3,41 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
 
 from revlib import runs
-from revlib.experiments.figures_14_to_19 import FIGURES, PIECES
+from revlib.experiments.figures_14_to_19 import FIGURES, PIECES, START
 from revlib.runs import Shown
 from revlib.verdicts import intervals
 
+STARTS = {"He's weights": {}, "Haiku's weights": START}
+"""The starts that are compared, by what they are called: the fields of the setting that differ."""
 
-def shown(preset: str) -> Shown:
-    """Return what the chapter shows: the figures together, with a column ``c``."""
-    found = runs.together({str(c): name for c, name in FIGURES.items()}, preset)
-    table = pd.concat([each.table.assign(c=int(c)) for c, each in found.items()], ignore_index=True)
-    return dataclasses.replace(found[str(PIECES[0])], table=table)
+
+def shown(preset: str) -> dict[str, Shown]:
+    """Return what the chapter shows from each start: the figures together, with a column ``c``."""
+    names = {str(c): name for c, name in FIGURES.items()}
+    pages = {}
+    for start, changes in STARTS.items():
+        found = runs.together(names, preset, **changes)
+        tables = [each.table.assign(c=int(c)) for c, each in found.items()]
+        table = pd.concat(tables, ignore_index=True)
+        pages[start] = dataclasses.replace(found[str(PIECES[0])], table=table)
+    return pages
+
+
+def lower(table: pd.DataFrame, names: Iterable[str], against: str) -> tuple[int, int]:
+    """Return of how many trainings the test loss ends lower than another's, and of how many.
+
+    One counts for each name and number of pieces, where the seeds are enough to tell, and as lower
+    if the whole 95% interval over the seeds is.
+    """
+    rows = pd.concat([difference(table, "test_loss", name, against) for name in names])
+    rows = rows[rows["seeds"] >= intervals.FEWEST]
+    return int(rows["less"].sum()), len(rows)
 
 
 def difference(table: pd.DataFrame, quantity: str, training: str, against: str) -> pd.DataFrame:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from revlib import experiments, runs
+from revlib import runs
 from revlib.store import results
 from revlib.verdicts import claims, findings, intervals, overview
 from revlib.verdicts.claims import AUTHORS, RATIO
@@ -209,10 +209,9 @@ def of_chapter(chapter: str) -> str:
 
 def _found(row: Verdict) -> str:
     """Return what each reading of a claim comes to, a line each."""
-    words = claims.QUANTITIES | dict(experiments.get(row.claim.experiment[0]).quantities)
-    several = len(row.readings) > 1
     return "<br>".join(
-        f"{f'{words[name]}: ' if several else ''}{estimate(judged, row.claim.how.ratio)}"
+        (f"{words}: " if len(row.readings) > 1 and (words := row.claim.words(name)) else "")
+        + estimate(judged, row.claim.how.ratio)
         for name, judged in row.readings.items()
     )
 
