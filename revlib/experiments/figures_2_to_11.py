@@ -286,8 +286,8 @@ _PAIRS = (
     _convolutional(
         Size(
             _RESNET_18,
-            (0,),
-            ("forward", "backward", "windowed(100)"),
+            (0, 1, 2),
+            ("forward", "windowed(100)", "backward"),
             25_000,
             at=(
                 *(0, 1, *range(2500, 25_001, 2500)),
@@ -301,7 +301,7 @@ _PAIRS = (
         title="ResNet-18 on CIFAR-10 for 25,000 steps",
         section="A.6",
         chapter="a-6-longer-training",
-        small_orders=("forward", "backward", "windowed(4)"),
+        small_orders=("forward", "windowed(4)", "backward"),
     ),
 )
 

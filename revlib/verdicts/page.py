@@ -105,7 +105,7 @@ class Page:
                     findings.stays_below(table, c, levels, self.orders)
                     for c, levels in _levels(name)
                 ],
-                [findings.moves(self._motion(name).table, self.orders)],
+                [self._moves(name)],
                 [self._level(name), findings.diverged(table), self._price(name)],
             ]
             data = f"{shown.setting.data}: " if len(self.shown) > 1 else ""
@@ -328,9 +328,15 @@ class Page:
         return [
             findings.varies(table, "test_loss", self._range(name), self.orders),
             *(findings.stays_below(table, c, own, self.orders) for c, own in _levels(name)[:1]),
-            findings.moves(self._motion(name).table, self.orders),
+            self._moves(name),
             *([findings.diverged(table)] if len(stability.divergence(table)) else []),
         ]
+
+    def _moves(self, name: str) -> str:
+        """Return how far one more step moves the iterate, of a motion in the size of the page."""
+        motion = self._motion(name)
+        same = motion.preset == self.shown[name].preset
+        return findings.moves(motion.table if same else motion.table[:0], self.orders)
 
     def _small(self) -> str:
         """Say that what is shown is the sample, if it is."""

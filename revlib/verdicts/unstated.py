@@ -5,6 +5,7 @@ Most functions take rows of :func:`revlib.verdicts.overview.sensitivity`.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pandas as pd
@@ -12,7 +13,8 @@ import pandas as pd
 from revlib import experiments
 from revlib.training.models import INITS
 from revlib.training.settings import FUNCTIONS
-from revlib.verdicts import findings, overview
+from revlib.verdicts import claims, findings, overview
+from revlib.verdicts.judging import judge
 from revlib.verdicts.overview import ORDERS
 from revlib.verdicts.stability import counted, factor
 from revlib.verdicts.tables import MARKS
@@ -205,3 +207,17 @@ def one_setting(table: pd.DataFrame) -> str:
     return findings.listed(
         {head: f"{', '.join(each) or 'from none'}." for head, each in found.items()}
     )
+
+
+def of_the_regulariser() -> str:
+    """Return what the paper's claims on Figures 14 to 19 come to from each start, as a list."""
+    found: dict[str, list[str]] = {}
+    for claim in claims.load():
+        if claim.chapter == "d-2-order-averaging" and claim.made_by == "paper":
+            for name, judged in judge(claim).readings.items():
+                found.setdefault(claim.words(name), []).append(judged.verdict)
+    lines = {}
+    for start, said in found.items():
+        numbers = ", ".join(f"{n} {word}" for word, n in Counter(said).most_common())
+        lines[findings.sentence([start])[:-1]] = f"of {counted(len(said), 'claim')}, {numbers}."
+    return findings.listed(lines)
