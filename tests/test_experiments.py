@@ -70,7 +70,7 @@ PAPER = {  # statements.md, section 1: data, model, batch, learning rate, steps,
     "figure-8": ("cifar10", "vgg19", 8, 0.001, 2000, 5),
     "figure-9": ("cifar100", "resnet50", 16, 0.001, 2000, 5),
     "figure-10": ("fashion_mnist", "mlp", 8, 0.001, 2000, 5),
-    "figure-11": ("cifar10", "resnet18", 8, 0.025, 25_000, 1),
+    "figure-11": ("cifar10", "resnet18", 8, 0.025, 25_000, 3),  # the paper has one seed
 }
 
 
@@ -99,7 +99,7 @@ def test_orders_are_the_papers():
         assert orders(name, "paper") == orders(name, "sample") == ["forward", "backward"]
     assert orders("figure-3", "paper") == ["forward", "backward", "reset(1000)"]
     assert orders("figure-10", "paper") == ["forward", "switch(1000)"]
-    assert orders("figure-11", "paper") == ["forward", "backward", "windowed(100)"]
+    assert orders("figure-11", "paper") == ["forward", "windowed(100)", "backward"]
 
 
 @pytest.mark.parametrize("name", FIGURES)

@@ -271,7 +271,7 @@ def test_a_coarser_grid_is_for_the_curves_and_not_for_motion():
     assert page.range == (16, 32)
     assert "Preset sample" in page.motion_note().data  # nothing is stored of it
     for told in (page.finding().data, page.summary().data):  # the sample's is no finding here
-        assert "whether the iterate still moves with `reset(7, 12)` is not recorded" in told.lower()
+        assert "whether the iterate still moves with `tail(6)` is not recorded" in told.lower()
 
 
 def test_at_the_papers_setting_the_range_is_that_of_the_claims(monkeypatch):
