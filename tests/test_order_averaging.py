@@ -422,6 +422,13 @@ def test_trainings_that_end_lower_are_counted_where_the_seeds_are_enough():
     assert verdicts.lower(table(two), ["a", "c"], "b") == (0, 0)
 
 
+def test_gaps_are_those_of_the_same_seed_and_step():
+    found = table({"a": [(1, 1.0), (1, 1.5)], "b": [(1, 1.2), (1, 1.4)], "c": [(1, 9)]})
+    gaps = verdicts.gaps(found, ["b"], "a").set_index(["seed", "step"])["gap"]
+    expected = {(0, 0): 0, (0, 10): 0.1, (0, 20): 0.2, (1, 0): 0, (1, 10): -0.05, (1, 20): -0.1}
+    assert gaps.to_dict() == pytest.approx(expected)
+
+
 def test_a_difference_within_the_spread_is_none():
     found = table({"a": [(1, 1.0), (1, 1.5)], "b": [(1, 1.1), (1, 1.3)]})
     for names in (("a", "b"), ("b", "a")):

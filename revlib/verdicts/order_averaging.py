@@ -73,6 +73,17 @@ def difference(table: pd.DataFrame, quantity: str, training: str, against: str) 
     return found
 
 
+def gaps(table: pd.DataFrame, names: Iterable[str], against: str) -> pd.DataFrame:
+    """Return the rows of some trainings, with the ``gap`` of their test loss to another's.
+
+    The gap is that of the same seed, number of pieces and step.
+    """
+    keys = ["c", "seed", "step"]
+    other = table[table["order"] == against].set_index(keys)["test_loss"]
+    own = pd.concat([table[table["order"] == name] for name in names]).set_index(keys)
+    return own.assign(gap=own["test_loss"] - other.reindex(own.index)).reset_index()
+
+
 def _less(differences: pd.Series) -> bool:
     """Return whether differences lie below zero as far as the seeds tell; not a number is a tie."""
     effect = intervals.of_seeds(-differences.fillna(0.0))
