@@ -414,6 +414,19 @@ def test_it_is_less_where_the_whole_interval_is():
     assert not verdicts.difference(found, "test_loss", "b", "a").loc[2, "less"]
 
 
+def test_trainings_are_compared_on_the_seeds_of_which_both_are_there():
+    found = table({"a": [(1, 1.0), (1, 1.5), (1, 1)], "b": [(1, 1.1), (1, 1.8)]})
+    found = pd.concat([found, found[found["order"] == "a"].assign(c=3)])
+    rows = verdicts.difference(found, "test_loss", "a", "b")
+    assert rows["seeds"].to_dict() == {2: 2, 3: 0}
+    assert rows.loc[2, "mean"] == pytest.approx(-0.2)
+    assert np.isnan(rows.loc[3, "mean"])
+    assert not rows.loc[3, "less"]
+    equal = verdicts.at_equal_train_loss(found, "a", "b")
+    assert equal.loc[2, "mean"] == pytest.approx(-0.2)
+    assert np.isnan(equal.loc[3, "mean"])
+
+
 def test_trainings_that_end_lower_are_counted_where_the_seeds_are_enough():
     ends = {"a": [(1, 1.0)] * 3, "b": [(1, 1.1), (1, 1.12), (1, 1.11)], "c": [(1, 0.9)] * 3}
     assert verdicts.lower(table(ends), ["a", "c"], "b") == (2, 2)

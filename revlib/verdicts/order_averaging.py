@@ -18,12 +18,21 @@ STARTS = {"He's weights": {}, "Haiku's weights": START}
 
 
 def shown(preset: str) -> dict[str, Shown]:
-    """Return what the chapter shows from each start: the figures together, with a column ``c``."""
+    """Return what the chapter shows from each start: the figures together, with a column ``c``.
+
+    Stored results are shown whether or not all trainings of a seed are there: each comparison is
+    made on the seeds of which both trainings are.
+    """
     names = {str(c): name for c, name in FIGURES.items()}
     pages = {}
     for start, changes in STARTS.items():
         found = runs.together(names, preset, **changes)
-        tables = [each.table.assign(c=int(c)) for c, each in found.items()]
+        tables = [
+            (each.table if each.preset == "sample" else runs.stored(names[c], **changes)).assign(
+                c=int(c)
+            )
+            for c, each in found.items()
+        ]
         table = pd.concat(tables, ignore_index=True)
         pages[start] = dataclasses.replace(found[str(PIECES[0])], table=table)
     return pages
@@ -60,9 +69,9 @@ def difference(table: pd.DataFrame, quantity: str, training: str, against: str) 
         differences, ``seeds`` and in how many of them it is ``lower``; ``less`` tells whether the
         whole 95% interval over the seeds lies below zero (:mod:`revlib.verdicts.intervals`).
     """
-    last = table["step"].max()
-    ends = table[table["step"] == last].pivot(index=["c", "seed"], columns="order", values=quantity)
-    seeds = table[["c", "seed"]].drop_duplicates().sort_values(["c", "seed"])
+    last, rows = table["step"].max(), _both(table, training, against)
+    ends = rows[rows["step"] == last].pivot(index=["c", "seed"], columns="order", values=quantity)
+    seeds = rows[["c", "seed"]].drop_duplicates().sort_values(["c", "seed"])
     ends = ends.reindex(pd.MultiIndex.from_frame(seeds), columns=[training, against])
     ends = ends.where(np.isfinite(ends), np.inf)
     with np.errstate(invalid="ignore"):  # both have diverged: no difference can be told
@@ -70,7 +79,17 @@ def difference(table: pd.DataFrame, quantity: str, training: str, against: str) 
         found = pd.DataFrame({"mean": grouped.mean(skipna=False), "spread": grouped.std()})
     found["seeds"], found["lower"] = grouped.size(), grouped.agg(lambda d: int((d < 0).sum()))
     found["less"] = grouped.agg(_less)
-    return found
+    found = found.reindex(sorted(table["c"].unique()))
+    return found.fillna({"seeds": 0, "lower": 0, "less": False}).astype(
+        {"seeds": int, "lower": int, "less": bool}
+    )
+
+
+def _both(table: pd.DataFrame, one: str, other: str) -> pd.DataFrame:
+    """Return the rows of two trainings, on the seeds of which both are there."""
+    rows = table[table["order"].isin([one, other])]
+    there = rows.groupby(["c", "seed"])["order"].transform("nunique")
+    return rows[there == len({one, other})]
 
 
 def gaps(table: pd.DataFrame, names: Iterable[str], against: str) -> pd.DataFrame:
@@ -109,7 +128,7 @@ def at_equal_train_loss(table: pd.DataFrame, training: str, against: str) -> pd.
         in `difference`. Not a number where one of the two does not get below its start.
     """
     found = []
-    for (c, seed), own in table.groupby(["c", "seed"]):
+    for (c, seed), own in _both(table, training, against).groupby(["c", "seed"]):
         curves = [
             own[own["order"] == name].sort_values("step")[["train_loss", "test_loss"]].to_numpy()
             for name in (training, against)
@@ -117,10 +136,11 @@ def at_equal_train_loss(table: pd.DataFrame, training: str, against: str) -> pd.
         level = max(np.nanmin(curve[:, 0]) for curve in curves)
         tests = [_test_loss_at(level, curve) for curve in curves]
         found.append({"c": c, "seed": seed, "difference": tests[0] - tests[1]})
-    grouped = pd.DataFrame(found).groupby("c")["difference"]
-    return pd.DataFrame(
-        {"mean": grouped.mean(), "spread": grouped.std(), "less": grouped.agg(_less)}
-    )
+    grouped = pd.DataFrame(found, columns=["c", "seed", "difference"]).groupby("c")["difference"]
+    found = pd.DataFrame({"mean": grouped.mean(), "spread": grouped.std()})
+    found["less"] = grouped.agg(_less)
+    found = found.reindex(sorted(table["c"].unique()))
+    return found.fillna({"less": False}).astype({"less": bool})
 
 
 def _test_loss_at(level: float, curve: np.ndarray) -> float:
