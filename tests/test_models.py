@@ -179,3 +179,13 @@ def test_seed_determines_a_convolutional_network_and_nothing_else_changes():
 def test_unknown_parts_list_the_valid_ones(arguments, message):
     with pytest.raises(ValueError, match=message):
         convolutional(*arguments)
+
+
+def test_cut_weights_are_quantiles_so_that_a_seed_is_one_start_under_any_pytorch():
+    widths, seed = (7, 40), 3
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.empty(40, 7, dtype=torch.double).uniform_(0, 1, generator=generator).numpy()
+    for init, std in (("haiku", 1.0), ("flax", 1 / CUT.std())):
+        weight = models.mlp(widths, init, seed, torch.double)[1].weight.detach().numpy()
+        expected = CUT.ppf(drawn) * std / math.sqrt(7)
+        np.testing.assert_allclose(weight, expected, rtol=1e-6, atol=1e-9)
