@@ -371,6 +371,17 @@ def test_iterates_that_begin_at_the_start_may_come_from_several_machines(tiny, m
     quiet(every=1)
 
 
+def test_but_the_start_must_be_the_same_there(tiny, monkeypatch):
+    monkeypatch.setitem(experiments.STUDIES, "tiny", with_cases(("backward",)))
+    quiet()
+    monkeypatch.setattr(provenance, "machine", lambda: "one with another PyTorch")
+    monkeypatch.setattr(settings, "build", lambda setting, seed: build(setting, seed + 100))
+    message = "Of seed 0 rows are stored .* Here it begins somewhere else .*train_loss .* at step 0"
+    with pytest.raises(ValueError, match=message):
+        quiet(every=1)
+    quiet(seeds=[SEEDS[-1] + 1])
+
+
 def test_a_second_run_of_the_same_is_refused(tiny):
     with pytest.MonkeyPatch.context() as patch, pytest.raises(StoreInUseError, match="Wait until"):
         patch.setattr(Writer, "add", lambda *_: quiet())

@@ -11,7 +11,7 @@ from revlib import cli, experiments, runs
 from revlib.experiments import Size, Study, Whole
 from revlib.runs import engine
 from revlib.runs.engine import Plan
-from revlib.store import datasets, reachable, results
+from revlib.store import datasets, provenance, reachable, results
 from revlib.training.settings import Setting
 
 
@@ -388,3 +388,16 @@ def test_looking_loads_no_data(known, monkeypatch):
 def test_a_function_that_takes_no_device_is_not_moved_to_one(known):
     with pytest.raises(ValueError, match="computed on the processor, not on 'cpu'"):
         runs.run("powers", "sample", device="cpu", progress=False)
+
+
+def test_a_seed_begins_where_its_cases_from_another_machine_did(known, monkeypatch):
+    monkeypatch.setattr(reachable, "code", lambda *roots: {})
+    known(cases=("one",))
+    run()
+    monkeypatch.setattr(provenance, "machine", lambda: "another one")
+    known(function=wrong)
+    message = r"Of seed 0 rows .* begins somewhere else \(test_loss 1.01 instead of 1 at step 0\)"
+    with pytest.raises(ValueError, match=message):
+        run()
+    known()
+    assert set(run()["order"]) == set(CASES)

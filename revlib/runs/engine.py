@@ -250,12 +250,14 @@ class Plan:
         return wanted
 
     def check_paths(self, wanted: Iterable[Wanted], file: ResultFile, device: str | None) -> None:
-        """Make sure that rows which are added to stored ones belong to the same path.
+        """Make sure that rows which are added to stored ones belong to the same paths.
 
-        Forward, an iterate goes on from the one before it, and steps multiply rounding: after a few
-        hundred, another processor is somewhere else, and a curve of both would show jumps that are
-        none. So where something was computed elsewhere, the last stored point is computed once
-        more. Backward every iterate begins at the start, and there is nothing to make sure of.
+        Another version of PyTorch may draw other weights from a seed. And forward, an iterate goes
+        on from the one before it, and steps multiply rounding: after a few hundred, another
+        processor is somewhere else, and a curve of both would show jumps that are none. So where
+        something was computed elsewhere, the start of each seed is computed once more, and the last
+        stored point of each path that would be continued. Backward every iterate begins at the
+        start, and there is nothing more to make sure of.
 
         Raises
         ------
@@ -269,26 +271,41 @@ class Plan:
             for run in before
             if (run["machine"], run["versions"]["torch"], run.get("device")) != here
         }
-        if not (elsewhere and self.study.method.along_paths):
+        if not elsewhere:
             return
+        places = " or ".join(sorted(elsewhere))
         table = file.table().set_index(results.KEYS)
-        for seed, case, steps in wanted:
+        wanted = list(wanted)
+        for seed in sorted({each.seed for each in wanted}):
+            begun = [case for s, case, n in table.index if (s, n) == (seed, 0)]
+            if begun and (words := self._another(table, Wanted(seed, begun[0], [0]))):
+                raise ValueError(
+                    f"Of seed {seed} rows are stored that were computed on {places}. Here it "
+                    f"begins somewhere else ({words}). Compute the rest there, or other --seeds "
+                    "here."
+                )
+        for seed, case, steps in wanted if self.study.method.along_paths else []:
             stored = [n for s, c, n in table.index if (s, c) == (seed, case) and n]
             shared = any(node.parent for node in tree(named(case), [*steps, *stored]))
             if not (stored and shared):
                 continue
-            last = max(stored)
-            parts = self.compute([Wanted(seed, case, [last])], device=device)
-            (again,) = (row for rows in parts for row in rows)
-            for name, value in table.loc[(seed, case, last)].dropna().items():
-                if not math.isclose(again[name], value, rel_tol=PATH_TOLERANCE):
-                    raise ValueError(
-                        f"Of {case}, seed {seed}, {len(stored):,} rows are stored that were "
-                        f"computed on {' or '.join(sorted(elsewhere))}. Here its path is another "
-                        f"one ({name} {again[name]:.6g} instead of {value:.6g} at step {last:,}), "
-                        "since steps multiply rounding. Compute the rest there, or other --seeds "
-                        "here."
-                    )
+            if words := self._another(table, Wanted(seed, case, [max(stored)]), device):
+                raise ValueError(
+                    f"Of {case}, seed {seed}, {len(stored):,} rows are stored that were computed "
+                    f"on {places}. Here its path is another one ({words}), since steps multiply "
+                    "rounding. Compute the rest there, or other --seeds here."
+                )
+
+    def _another(self, table: pd.DataFrame, point: Wanted, device: str | None = None) -> str:
+        """Say in what a stored point comes out otherwise here; of a whole case, its first row."""
+        if self.study.method.by_step:
+            [[again]] = self.compute([point], device=device)
+        else:
+            again = next(self.study.method.rows(self.size.parameters, point.seed, point.case))
+        for name, value in table.loc[(point.seed, point.case, again["step"])].dropna().items():
+            if not math.isclose(again[name], value, rel_tol=PATH_TOLERANCE, abs_tol=1e-12):
+                return f"{name} {again[name]:.6g} instead of {value:.6g} at step {again['step']:,}"
+        return ""
 
     def compute(
         self,
