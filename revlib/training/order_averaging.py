@@ -155,7 +155,8 @@ class OrderAveraging:
 
 
 def _flat(tensors: Iterable[torch.Tensor]) -> torch.Tensor:
-    return torch.cat([tensor.flatten() for tensor in tensors])
+    """Return all numbers in one row, in double precision: sums over a million are measured."""
+    return torch.cat([tensor.flatten() for tensor in tensors]).double()
 
 
 def small_steps(model: nn.Module, loss: Loss, batch: Batch, c: int, h: float) -> None:
