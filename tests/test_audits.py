@@ -21,10 +21,10 @@ def test_ten_times_the_largest_difference_is_allowed():
     assert not equal(1.11, 1.0, 1.0, 1.01, 1.0)
 
 
-def test_where_rounding_does_nothing_a_difference_in_the_fifth_digit_is_allowed():
-    assert equal(1.000009, 1.0, 1.0)
-    assert not equal(1.00002, 1.0, 1.0)
-    assert equal(1.000009e-4, 1e-4)
+def test_where_rounding_does_nothing_a_difference_in_the_sixth_digit_is_allowed():
+    assert equal(1.0000009, 1.0, 1.0)
+    assert not equal(1.000002, 1.0, 1.0)
+    assert equal(1.0000009e-4, 1e-4)
     assert equal(0.801, 0.8, 0.8, quantity="test_accuracy")
     assert not equal(0.803, 0.8, 0.8, quantity="test_accuracy")
 

@@ -25,7 +25,7 @@ WEIGHTS = {"λ = 0.5h²": 0.5, "λ = h²": 1.0, "λ = 2h²": 2.0, "λ = 4h²": 4
 """The paper's λ, in units of h², by the name of the training with it."""
 
 START = {"init": "haiku", "scaling": "image"}
-"""A start of smaller curvature than the default's, and as likely the paper's, which states none."""
+"""A start of smaller curvature than the default's; the paper states none."""
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,15 @@ NUDGES = (1, 2, 3)
 """The moved starts from which a row is computed again (:func:`revlib.training.settings.nudged`)."""
 
 EXPLAINED = (
-    "Allowed is one unit in the fifth digit of a quantity or of its root, whichever is more, or "
+    "Allowed is one unit in the sixth digit of a quantity or of its root, whichever is more (in "
+    "the fifth, where some rows come from a graphics card), or "
     "0.002 of an accuracy. Where a difference is larger, ten times the largest that three moves of "
     "the start by one unit of rounding make is allowed as well."
 )
+
+
+ON_A_CARD = 1e-5
+"""What is allowed of rows from a graphics card, whose sums differ by more than a moved start's."""
 
 
 def drawn(draw: int | None) -> tuple[int, random.Random]:
@@ -38,6 +43,7 @@ def compared(
     stored: Mapping[str, Any],
     again: Mapping[str, Any],
     moved: Iterable[Mapping[str, Any]],
+    unit: float = 1e-6,
 ) -> list[dict[str, Any]]:
     """Compare a stored row with what is found today.
 
@@ -49,6 +55,8 @@ def compared(
         The quantities as they are stored, and as they are found today.
     moved
         As they are found from starts that are moved by rounding.
+    unit
+        The relative difference that is allowed in any case.
 
     Returns
     -------
@@ -64,7 +72,7 @@ def compared(
             continue
         old, new, *others = (float(row.get(quantity, np.nan)) for row in (stored, again, *moved))
         # The root of a squared error is the error of an output, which is rounded itself.
-        floor = 0.002 if "accuracy" in quantity else 1e-5 * max(abs(new), abs(new) ** 0.5)
+        floor = 0.002 if "accuracy" in quantity else unit * max(abs(new), abs(new) ** 0.5)
         with np.errstate(invalid="ignore"):  # both diverged
             differences = np.nan_to_num(np.abs(np.array(others) - new))
         allowed = float(np.nan_to_num(10 * max(differences, default=0.0) + floor))

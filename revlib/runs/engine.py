@@ -641,10 +641,12 @@ def _against(
 ) -> list[dict[str, Any]]:
     """Compare rows with those that are stored; moved ones tell what rounding does to them."""
     table = file.table().set_index(results.KEYS)
+    card = any(run.get("device") for run in file.runs)
+    unit = {"unit": audits.ON_A_CARD} if card else {}
     compared = []
     for now, *others in zip(again, *moved, strict=False):
         key = {name: now[name] for name in results.KEYS}
         place = tuple(key.values())
         old = table.loc[place].dropna().to_dict() if place in table.index else {}
-        compared += audits.compared(key, old, now, others)
+        compared += audits.compared(key, old, now, others, **unit)
     return compared
