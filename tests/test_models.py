@@ -119,13 +119,16 @@ def test_unknown_initialisation_lists_the_valid_ones():
 @pytest.mark.parametrize("normalisation", models.NORMALISATIONS)
 @pytest.mark.parametrize(
     ("name", "stem"),
-    [("resnet18", "imagenet"), ("resnet18", "cifar"), ("resnet50", "imagenet"), ("vgg19", None)],
+    [
+        *(("resnet18", "imagenet"), ("resnet18", "cifar"), ("resnet50", "imagenet")),
+        *(("vgg11", None), ("vgg19", None)),
+    ],
 )
 def test_convolutional_networks_are_normalised_as_asked(name, stem, normalisation):
     network = convolutional(name, 7, stem, normalisation)
     kinds = [type(module) for module in network.modules()]
     convolutions = sum(kind is nn.Conv2d for kind in kinds)
-    assert convolutions == {"resnet18": 20, "resnet50": 53, "vgg19": 16}[name]
+    assert convolutions == {"resnet18": 20, "resnet50": 53, "vgg11": 8, "vgg19": 16}[name]
     for kind, asked in ((nn.BatchNorm2d, "batch"), (nn.GroupNorm, "group")):
         assert kinds.count(kind) == (convolutions if normalisation == asked else 0)
     assert nn.Dropout not in kinds
@@ -149,10 +152,11 @@ def test_the_cifar_stem_keeps_the_size_of_the_image():
     assert sides == {"imagenet": 8, "cifar": 32}
 
 
-def test_vgg_is_torchvisions_without_its_head():
-    ours = convolutional("vgg19", 10, None, "none")
+@pytest.mark.parametrize(("name", "theirs"), [("vgg11", "A"), ("vgg19", "E")])
+def test_vgg_is_torchvisions_without_its_head(name, theirs):
+    ours = convolutional(name, 10, None, "none")
     kept = [layer for layer in ours if not isinstance(layer, nn.Flatten | nn.Linear)]
-    assert str(nn.Sequential(*kept)) == str(vgg.make_layers(vgg.cfgs["E"]))
+    assert str(nn.Sequential(*kept)) == str(vgg.make_layers(vgg.cfgs[theirs]))
     for layer in kept:
         if isinstance(layer, nn.Conv2d):
             std = math.sqrt(2 / (layer.out_channels * 9))  # He's, by fan-out

@@ -2,7 +2,7 @@
 
 Another processor, or another version of torch, adds in another order. So a row that is computed
 again differs a little, and after many steps of a chaotic training no longer a little. How much is
-measured on the spot, where it matters: the row is computed a few times more, each time from a
+measured on the spot, where it matters: the row is computed up to three times more, each time from a
 start whose every entry is moved by one unit of rounding, up or down, and where there is a fast way
 and a plain way by the plain one, which adds in another order. What is stored must lie within ten
 times the largest of the differences that this makes. Each audit is a draw of points and can be
@@ -23,8 +23,8 @@ NUDGES = (1, 2, 3)
 EXPLAINED = (
     "Allowed is one unit in the sixth digit of a quantity or of its root, whichever is more (in "
     "the fifth, where some rows come from a graphics card), or "
-    "0.002 of an accuracy. Where a difference is larger, ten times the largest that three moves of "
-    "the start by one unit of rounding make is allowed as well."
+    "0.002 of an accuracy. Where a difference is larger, ten times the largest that up to three "
+    "moves of the start by one unit of rounding make is allowed as well."
 )
 
 

@@ -612,9 +612,13 @@ def _compared(plan: Plan, file: ResultFile, point: dict[str, Any]) -> list[dict[
     """Recompute a stored point, or the beginning of its case, and compare each quantity."""
     again = _again(plan, point)
     found = _against(file, again)
-    if all(each["equal"] for each in found):
-        return found
-    return _against(file, again, *(_again(plan, point, nudge) for nudge in audits.NUDGES))
+    moved = []
+    for nudge in audits.NUDGES:
+        if all(each["equal"] for each in found):  # further moves could only allow more
+            break
+        moved.append(_again(plan, point, nudge))
+        found = _against(file, again, *moved)
+    return found
 
 
 def _again(plan: Plan, point: dict[str, Any], nudge: int = 0) -> list[dict[str, Any]]:

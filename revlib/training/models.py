@@ -118,8 +118,11 @@ def _cut_normal(weight: torch.Tensor, std: float, generator: torch.Generator) ->
     weight.clamp_(-2 * std, 2 * std)
 
 
-CONVOLUTIONAL = ("resnet18", "resnet50", "vgg19")
+CONVOLUTIONAL = ("resnet18", "resnet50", "vgg11", "vgg19")
 """The names of the convolutional networks that `convolutional` knows."""
+
+_VGG = {"vgg11": "A", "vgg19": "E"}
+"""The VGGs, and what the paper that they come from calls them (Simonyan and Zisserman, 2015)."""
 
 STEMS = ("imagenet", "cifar")
 """How a ResNet begins: as in torchvision, for large images; or made for images of 32 x 32."""
@@ -147,17 +150,18 @@ def convolutional(
     Parameters
     ----------
     name
-        ``"resnet18"``, ``"resnet50"`` or ``"vgg19"``, with torchvision's own initialisation.
+        ``"resnet18"``, ``"resnet50"``, ``"vgg11"`` or ``"vgg19"``, with torchvision's own
+        initialisation.
     classes
         Number of outputs.
     stem
         For the ResNets: ``"imagenet"`` is torchvision's, a convolution of 7 x 7 with stride 2 and a
         max-pooling, after which an image of 32 x 32 is 8 x 8; ``"cifar"`` is a convolution of 3 x 3
         with stride 1 and no pooling, as in the CIFAR variants that are in common use, at about four
-        times the cost. None for VGG-19, whose stem fits small images.
+        times the cost. None for a VGG, whose stem fits small images.
     normalisation
         What stands after each convolution: ``"batch"`` normalisation, ``"group"`` normalisation (32
-        groups) or ``"none"``. For VGG-19 that last is the network as published.
+        groups) or ``"none"``. For a VGG that last is the network as published.
     seed
         Determines the parameters. PyTorch's global random state is neither used nor changed.
     dtype
@@ -166,7 +170,7 @@ def convolutional(
     Returns
     -------
     torch.nn.Module
-        It maps inputs of shape (N, 3, 32, 32) to outputs of shape (N, classes). The head of VGG-19
+        It maps inputs of shape (N, 3, 32, 32) to outputs of shape (N, classes). The head of a VGG
         is one linear layer on its 512 features (torchvision's own, made for images of 224 x 224,
         would hold 6 times as many parameters as all convolutions); there is no dropout.
 
@@ -181,7 +185,7 @@ def convolutional(
     >>> network(torch.zeros(2, 3, 32, 32)).shape
     torch.Size([2, 10])
     """
-    stems = (None,) if name == "vgg19" else STEMS
+    stems = (None,) if name in _VGG else STEMS
     for kind, value, known in (
         ("convolutional network", name, CONVOLUTIONAL),
         (f"stem of {name}", stem, stems),
@@ -194,8 +198,8 @@ def convolutional(
 
     with torch.random.fork_rng(devices=[]), _default(dtype):
         torch.default_generator.manual_seed(seed)
-        if name == "vgg19":
-            return _vgg19(classes, normalisation)
+        if name in _VGG:
+            return _vgg(_VGG[name], classes, normalisation)
         network = getattr(torchvision.models, name)(
             num_classes=classes, norm_layer=NORMALISATIONS[normalisation]
         )
@@ -217,11 +221,11 @@ def _default(dtype: torch.dtype) -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
-def _vgg19(classes: int, normalisation: str) -> nn.Module:
+def _vgg(configuration: str, classes: int, normalisation: str) -> nn.Module:
     from torchvision.models import vgg
 
     layers: list[nn.Module] = []
-    for layer in vgg.make_layers(vgg.cfgs["E"]):
+    for layer in vgg.make_layers(vgg.cfgs[configuration]):
         layers.append(layer)
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")

@@ -122,7 +122,7 @@ class Setting:
         Whether to use the small sample that comes with the package instead of the full set, and
         double precision instead of single (:func:`precision`).
     model
-        ``"mlp"`` (ReLU), ``"resnet18"``, ``"resnet50"`` or ``"vgg19"``.
+        ``"mlp"`` (ReLU), ``"resnet18"``, ``"resnet50"``, ``"vgg11"`` or ``"vgg19"``.
     hidden
         Widths of the hidden layers of the MLP; with none it is a linear model.
     stem, normalisation
