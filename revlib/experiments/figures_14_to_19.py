@@ -160,7 +160,7 @@ def _figure(c: int) -> Study:
         section="D.2.1",
         chapter="d-2-order-averaging",
         sizes={
-            "sample": _size("sample", c, (0, 1, 2, 4, 6, 8), (0, 1), **_SAMPLE),
+            "sample": _size("sample", c, (0, 1, 2, 4), (0, 1), **_SAMPLE),
             "paper": _size("paper", c, _LENGTH, (0, 1, 2), **_PAPER),
         },
         method=Whole(compute),

@@ -134,7 +134,7 @@ def _regression(figure: int, function: str, learning_rate: float) -> tuple[Study
         section="A.1",
         chapter="a-1-regression",
         sizes={
-            "sample": Size(small, (0, 1), _TWO_ORDERS, 400, every=4, bursts=((351, 50),)),
+            "sample": Size(small, (0, 1), _TWO_ORDERS, 240, every=4, bursts=((191, 50),)),
             "paper": Size(setting, _FIVE, _TWO_ORDERS, 1400, bursts=bursts),
         },
         method=Iterates(),
@@ -152,13 +152,16 @@ def _convolutional(
     steps: int,
     looks: tuple[int, ...],
     small_orders: tuple[str, ...] = _TWO_ORDERS,
+    small_model: str | None = None,
     **what,
 ) -> tuple[Study, Study]:
     """Return the study of a convolutional network, of which the sample takes so many steps.
 
-    Its motion is looked at, at some steps; in the sample at a third of them.
+    The sample may train another network. Motion is looked at, at some steps; in the sample at a
+    third of them.
     """
-    setting = paper.setting.changed(sample=True, batch_size=4, train_examples=4, test_examples=4)
+    few = {"batch_size": 4, "train_examples": 4, "test_examples": 4}
+    setting = paper.setting.changed(sample=True, model=small_model, **few)
     bursts = ((steps // 2, steps - steps // 2 + 1),)
     study = Study(
         sizes={
@@ -218,7 +221,7 @@ _PAIRS = (
             every=50,
             bursts=((500, 8), (1000, 8), (1990, 8)),
         ),
-        steps=6,
+        steps=4,
         looks=(100, 300, 503),
         name="figure-2",
         title="ResNet-18 on CIFAR-10, forward against backward (with Figure 12)",
@@ -255,6 +258,7 @@ _PAIRS = (
         Size(_VGG_19, _FIVE, _TWO_ORDERS, 2000, bursts=((1000, 6), (1990, 6)), at=_SECOND_HALF),
         steps=2,
         looks=(100, 302),
+        small_model="vgg11",
         name="figure-8",
         title="VGG-19 on CIFAR-10, forward against backward",
         section="A.3",

@@ -255,7 +255,7 @@ def _study(name: str, what: str, paper: dict, sample: dict) -> Study:
 
 _REGRESSION = (
     {"last": 20, "window": 100, "decay": 0.01, "span": 350, "larger": 101},
-    {"last": 8, "window": 20, "decay": 0.05, "span": 40, "larger": 101, "steps": 160},
+    {"last": 8, "window": 20, "decay": 0.05, "span": 40, "larger": 101, "steps": 100},
 )
 
 STUDIES = (
@@ -267,7 +267,7 @@ STUDIES = (
         "MLP on Fashion-MNIST",
         {"last": 8, "window": 100, "decay": 0.01, "span": 500, "larger": 16}
         | {"test_examples": 2000},
-        {"last": 8, "window": 20, "decay": 0.05, "span": 40, "larger": 8, "steps": 160},
+        {"last": 8, "window": 20, "decay": 0.05, "span": 40, "larger": 8, "steps": 100},
     ),
 )
 """The comparison as studies, one for each task."""

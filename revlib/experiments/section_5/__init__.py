@@ -111,7 +111,7 @@ def _stopping(figure: int, seeds: int) -> Study:
         "Early stopping, forward, backward and backward after a late switch",
         "5-late-switch-and-early-judgement",
         (range(700, 1401, 10), ("forward", "switch(700)", "backward"), seeds),
-        (range(60, 121, 3), ("forward", "switch(60)", "backward")),
+        (range(40, 81, 2), ("forward", "switch(40)", "backward")),
         patience=10,
         stopped="the step that early stopping picks",
         stopped_loss="test loss at the step that early stopping picks",
@@ -131,7 +131,7 @@ def _rankings(figure: int, rates: tuple[float, ...], seeds: int) -> Study:
         ranking,
         "5-late-switch-and-early-judgement",
         size("paper", rates, 1400, (25, 100, 400), seeds),
-        size("sample", rates[::2], 280, (25, 50), 3),
+        size("sample", rates[::2], 140, (20, 40), 3),
         misranked="share of pairs ranked other than by the long run",
         excess="loss of the long run at the rate chosen above that at the best rate",
     )
