@@ -221,7 +221,7 @@ _PAIRS = (
             every=50,
             bursts=((500, 8), (1000, 8), (1990, 8)),
         ),
-        steps=4,
+        steps=6,
         looks=(100, 300, 503),
         name="figure-2",
         title="ResNet-18 on CIFAR-10, forward against backward (with Figure 12)",
