@@ -66,8 +66,8 @@ PRUNE = """() => {
 # Marks one element of each kind for axe-core to measure its contrast, which takes longer than all
 # else. Of a kind are elements of one name and class in the same colours, before the same grounds;
 # the one with the most text is marked, since axe-core does not judge a single character, nor what
-# is scrolled out of a side bar.
-SAMPLE = """() => {
+# is scrolled out of a side bar. Kinds that were judged on an earlier page are left out.
+SAMPLE = """(judged) => {
     const grounds = new Map([[null, ""]]), marked = new Map();
     const scrolledOut = (element) => {
         const bar = element.closest(".bd-sidebar")?.getBoundingClientRect();
@@ -94,7 +94,9 @@ SAMPLE = """() => {
         const length = own.map((node) => node.data.trim()).join("").length;
         if (!(marked.get(kind)?.length >= length)) marked.set(kind, { element, length });
     }
+    for (const kind of judged) marked.delete(kind);
     for (const { element } of marked.values()) element.dataset.sample = "";
+    return [...marked.keys()];
 }"""
 
 # What is wider than its column, and so scrolls to the side or is cut off.
@@ -143,6 +145,7 @@ class Visit:
         self.tab = browser.new_context(reduced_motion="reduce", offline=True, **options).new_page()
         self.tab.set_default_timeout(600_000)  # a busy machine is slow, and that is no fault
         self.requests, self.failed, self.complaints = [], [], []
+        self.judged = set()  # of which kinds of elements axe-core has measured the contrast
         self.tab.on("request", lambda request: self.requests.append(request.url))
         self.tab.on("requestfailed", lambda request: self.failed.append(request.url))
         self.tab.on("pageerror", lambda error: self.complaints.append(str(error)))
@@ -169,7 +172,8 @@ class Visit:
         if not self.tab.evaluate("'axe' in window"):
             sample = '{ rules: [{ id: "color-contrast", selector: "[data-sample]" }] }'
             self.tab.evaluate(f"{Axe().axe_script}; axe.configure({sample});")
-        self.tab.evaluate(SAMPLE)
+        if "color-contrast" in options.get("runOnly", ["color-contrast"]):
+            self.judged.update(self.tab.evaluate(SAMPLE, list(self.judged)))
         options = {"resultTypes": ["violations"]} | options
         # What needs preloading, and the rule about regions, take long to find nothing serious.
         options |= {"preload": False, "rules": {"region": {"enabled": False}}}
