@@ -144,7 +144,7 @@ def _regression(figure: int, function: str, learning_rate: float) -> tuple[Study
             *_others(setting, init=_LIBRARIES),
         ),
     )
-    return study, _motion(study, (350, 700, 1050, 1400), (50, 100))
+    return study, _motion(study, (350, 700, 1050, 1400), (30, 60))
 
 
 def _convolutional(

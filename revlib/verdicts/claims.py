@@ -144,6 +144,9 @@ class Claim:
         return sorted(n for n in steps if any(first <= n <= last for first, last in self.windows))
 
 
+_SAFE = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C ten times as fast, where there is C
+
+
 def load(path: Path | None = None) -> list[Claim]:
     """Read the claims and check that each can be judged.
 
@@ -160,7 +163,7 @@ def load(path: Path | None = None) -> list[Claim]:
     """
     path = results.root().with_name("claims.yml") if path is None else path
     try:
-        entries = yaml.safe_load(path.read_bytes())
+        entries = yaml.load(path.read_bytes(), _SAFE)
     except FileNotFoundError:
         raise ValueError(f"There are no claims at {path}; call this inside the project.") from None
     except yaml.YAMLError as error:

@@ -8,7 +8,7 @@ and :mod:`revlib.verdicts.intervals` what becomes of it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,15 +80,24 @@ class Verdict:
     files: tuple[str, ...]
 
 
-def judge(claim: Claim) -> Verdict:
+def judge(claim: Claim, stored: Callable[..., pd.DataFrame] | None = None) -> Verdict:
     """Return what the stored results say of a claim.
 
     Only seeds count of which all steps in the ranges are stored that the preset ``paper`` records
     for all orders of the claim. A reading that was not recorded is left out, and the evidence says
     so.
+
+    Parameters
+    ----------
+    claim
+        The claim.
+    stored
+        What gives the stored rows, as :func:`revlib.runs.stored`, which it is by default. For many
+        claims on the same studies let it remember them.
     """
     steps = claim.needed()
-    tables = [_complete(claim, steps, changes) for changes in claim.settings]
+    stored = runs.stored if stored is None else stored
+    tables = [_complete(claim, steps, stored, changes) for changes in claim.settings]
     found = {
         name: reading(claim, quantity, tables[i])
         for name, (quantity, i) in claim.readings.items()
@@ -205,11 +214,16 @@ def _number(effect: float, ratio: bool, size: float) -> str:
     return factor(value) if 1e-3 < value < 1e6 else f"{value:.1e}"
 
 
-def _complete(claim: Claim, steps: list[int], changes: Mapping[str, Any]) -> pd.DataFrame:
+def _complete(
+    claim: Claim,
+    steps: list[int],
+    stored: Callable[..., pd.DataFrame],
+    changes: Mapping[str, Any],
+) -> pd.DataFrame:
     """Return the stored rows at some steps, of the seeds of which all are there."""
     tables = []
     for name in claim.experiment:
-        rows = runs.stored(name, **changes)
+        rows = stored(name, **changes)
         names = {order: called for (of, order), called in claim.cases.items() if of == name}
         rows = rows[rows["order"].isin(names) & rows["step"].isin(steps)]
         tables.append(rows.assign(order=rows["order"].map(names)))

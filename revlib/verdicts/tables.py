@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -232,7 +233,7 @@ def _verdicts(chapter: str | None) -> Iterator[Verdict]:
     if not chosen:
         known = ", ".join(dict.fromkeys(claim.chapter for claim in listed))
         raise ValueError(f"There are no claims of the chapter '{chapter}'. There are of: {known}.")
-    return map(judge, chosen)
+    return map(functools.partial(judge, stored=functools.cache(runs.stored)), chosen)
 
 
 def _grouped(rows: list[Verdict]) -> dict[str, list[Verdict]]:
