@@ -99,6 +99,7 @@ def execute(text: Path, output: Path, parameters: dict[str, str]) -> nbformat.No
             cwd=text.parent,
             progress_bar=sys.stderr.isatty(),
             extra_arguments=["--IPKernelApp.log_level=50"],  # no remarks about transports
+            coalesce_streams=True,  # on a busy machine what is printed comes in more pieces
         )
     except (PapermillExecutionError, DeadKernelError) as error:
         raise ChapterError(_failure(text, partial, error)) from None

@@ -146,10 +146,11 @@ def test_a_chapter_without_its_one_parameters_cell_is_refused(tmp_path, cells):
 
 def test_a_chapter_runs_with_its_parameters_in_its_own_folder(tmp_path):
     text, output = tmp_path / "sample.md", tmp_path / "chapters" / "sample.ipynb"
-    text.write_text(chapter(PARAMETERS, ("", 'import os; print(preset, os.listdir("."))')))
+    source = 'import os, time\nprint(preset, flush=True)\ntime.sleep(0.5)\nprint(os.listdir("."))'
+    text.write_text(chapter(PARAMETERS, ("", source)))
     execute.execute(text, output, {"preset": "paper"})
     (stream,) = nbformat.read(output, as_version=4).cells[-1].outputs
-    assert stream.text.startswith("paper ")
+    assert stream.text.startswith("paper\n"), "printed in two pieces, it is one output"
     assert "sample.md" in stream.text
     assert [path.name for path in output.parent.iterdir()] == ["sample.ipynb"]
 
