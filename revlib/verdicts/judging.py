@@ -92,8 +92,8 @@ def judge(claim: Claim, stored: Callable[..., pd.DataFrame] | None = None) -> Ve
     claim
         The claim.
     stored
-        What gives the stored rows, as :func:`revlib.runs.stored`, which it is by default. For many
-        claims on the same studies let it remember them.
+        What gives the stored rows; by default :func:`revlib.runs.engine.stored`. For many claims
+        on the same studies let it remember them.
     """
     steps = claim.needed()
     stored = runs.stored if stored is None else stored
