@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parent.parent
 SECONDS = 3  # for recomputing points of one study
-DRAWN = 8  # studies of which each run of the tests recomputes points
+DRAWN = 12  # studies of which each run of the tests recomputes points
 COSTLY = [n for n, s in experiments.STUDIES.items() if s.sizes["paper"].setting.model != "mlp"]
 # The motion of others takes minutes.
 AUDITED = [
