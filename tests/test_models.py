@@ -116,30 +116,36 @@ def test_unknown_initialisation_lists_the_valid_ones():
         mlp((784, 10), init="xavier")
 
 
+# Those on the shortcuts, which count to no layer of the name, included.
+CONVOLUTIONS = {"resnet10": 12, "resnet14": 17, "resnet18": 20, "resnet50": 53}
+CONVOLUTIONS |= {"vgg11": 8, "vgg19": 16}
+
+
 @pytest.mark.parametrize("normalisation", models.NORMALISATIONS)
 @pytest.mark.parametrize(
     ("name", "stem"),
     [
         *(("resnet18", "imagenet"), ("resnet18", "cifar"), ("resnet50", "imagenet")),
-        *(("vgg11", None), ("vgg19", None)),
+        *(("resnet10", "imagenet"), ("resnet14", "cifar"), ("vgg11", None), ("vgg19", None)),
     ],
 )
 def test_convolutional_networks_are_normalised_as_asked(name, stem, normalisation):
     network = convolutional(name, 7, stem, normalisation)
     kinds = [type(module) for module in network.modules()]
     convolutions = sum(kind is nn.Conv2d for kind in kinds)
-    assert convolutions == {"resnet18": 20, "resnet50": 53, "vgg11": 8, "vgg19": 16}[name]
+    assert convolutions == CONVOLUTIONS[name]
     for kind, asked in ((nn.BatchNorm2d, "batch"), (nn.GroupNorm, "group")):
         assert kinds.count(kind) == (convolutions if normalisation == asked else 0)
     assert nn.Dropout not in kinds
     assert network(torch.zeros(2, 3, 32, 32)).shape == (2, 7)
 
 
-def test_resnets_are_torchvisions():
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+def test_resnets_are_torchvisions(name):
     with torch.random.fork_rng():
         torch.manual_seed(3)
-        theirs = torchvision.models.resnet18(num_classes=10)
-    ours = convolutional("resnet18", 10, "imagenet", "batch", seed=3)
+        theirs = getattr(torchvision.models, name)(num_classes=10)
+    ours = convolutional(name, 10, "imagenet", "batch", seed=3)
     assert str(ours) == str(theirs)
     for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
         assert torch.equal(one, other)
@@ -175,7 +181,7 @@ def test_seed_determines_a_convolutional_network_and_nothing_else_changes():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("alexnet", 10, None, "batch"), "convolutional network 'alexnet': choose one of resnet18"),
+        (("alexnet", 10, None, "batch"), "convolutional network 'alexnet': choose one of resnet10"),
         (("resnet18", 10, None, "batch"), "stem of resnet18 None: choose one of imagenet, cifar"),
         (("vgg19", 10, "cifar", "batch"), "stem of vgg19 'cifar': choose one of None"),
         (("vgg19", 10, None, "layer"), "normalisation 'layer': choose one of batch, group, none"),

@@ -110,7 +110,7 @@ def test_a_changed_setting_names_its_fields():
     [
         ("scaling", "odd", "'scaling' must be unit or standardised or image, for the data fashion"),
         ("sampling", "odd", "'sampling' must be epochs or independent; got 'odd'"),
-        ("model", "odd", "must be mlp or resnet18 or resnet50 or vgg11 or vgg19; got 'odd'"),
+        ("model", "odd", "must be mlp or resnet10 or resnet14 or resnet18 or resnet50 or vgg11"),
         ("nudge", -1, "'nudge' must be a whole number from 0"),
         ("hidden", ("8",), "'hidden' must be a list of widths"),
         ("learning_rate", float("nan"), "'learning_rate' must be a finite number, 0 or more"),

@@ -118,11 +118,19 @@ def _cut_normal(weight: torch.Tensor, std: float, generator: torch.Generator) ->
     weight.clamp_(-2 * std, 2 * std)
 
 
-CONVOLUTIONAL = ("resnet18", "resnet50", "vgg11", "vgg19")
-"""The names of the convolutional networks that `convolutional` knows."""
+RESNETS = {
+    "resnet10": ("BasicBlock", (1, 1, 1, 1)),
+    "resnet14": ("Bottleneck", (1, 1, 1, 1)),
+    "resnet18": ("BasicBlock", (2, 2, 2, 2)),
+    "resnet50": ("Bottleneck", (3, 4, 6, 3)),
+}
+"""The ResNets: of which blocks they are made, and how many of each width (He et al., 2016)."""
 
 _VGG = {"vgg11": "A", "vgg19": "E"}
 """The VGGs, and what the paper that they come from calls them (Simonyan and Zisserman, 2015)."""
+
+CONVOLUTIONAL = (*RESNETS, *_VGG)
+"""The names of the convolutional networks that `convolutional` knows."""
 
 STEMS = ("imagenet", "cifar")
 """How a ResNet begins: as in torchvision, for large images; or made for images of 32 x 32."""
@@ -150,8 +158,8 @@ def convolutional(
     Parameters
     ----------
     name
-        ``"resnet18"``, ``"resnet50"``, ``"vgg11"`` or ``"vgg19"``, with torchvision's own
-        initialisation.
+        A name in :data:`CONVOLUTIONAL`; the smallest of each kind, ``"resnet10"``, ``"resnet14"``
+        and ``"vgg11"``, are there to try things on. The initialisation is torchvision's own.
     classes
         Number of outputs.
     stem
@@ -194,14 +202,18 @@ def convolutional(
         if value not in known:
             raise ValueError(f"There is no {kind} {value!r}: choose one of {_listed(known)}.")
 
-    import torchvision  # takes a second, and the other networks do without it
+    from torchvision.models import resnet  # takes a second, and the other networks do without it
 
     with torch.random.fork_rng(devices=[]), _default(dtype):
         torch.default_generator.manual_seed(seed)
         if name in _VGG:
             return _vgg(_VGG[name], classes, normalisation)
-        network = getattr(torchvision.models, name)(
-            num_classes=classes, norm_layer=NORMALISATIONS[normalisation]
+        block, counts = RESNETS[name]
+        network = resnet.ResNet(
+            getattr(resnet, block),
+            list(counts),
+            num_classes=classes,
+            norm_layer=NORMALISATIONS[normalisation],
         )
         if stem == "cifar":
             network.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)

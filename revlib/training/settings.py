@@ -87,7 +87,7 @@ def _of_model(model: Any) -> dict[str, _Rule]:
     if model == "mlp":
         words = f"a list of widths, [100, 100] say, of at most {WEIGHTS:,} weights{of}"
         return rules | {"hidden": (_fits, words), "init": _one_of(models.INITS, of)}
-    if model in ("resnet18", "resnet50"):
+    if model in models.RESNETS:
         rules["stem"] = _one_of(models.STEMS, of)
     return rules | {
         "normalisation": _one_of(models.NORMALISATIONS, of),
@@ -122,7 +122,7 @@ class Setting:
         Whether to use the small sample that comes with the package instead of the full set, and
         double precision instead of single (:func:`precision`).
     model
-        ``"mlp"`` (ReLU), ``"resnet18"``, ``"resnet50"``, ``"vgg11"`` or ``"vgg19"``.
+        ``"mlp"`` (ReLU), or a name in :data:`revlib.training.models.CONVOLUTIONAL`.
     hidden
         Widths of the hidden layers of the MLP; with none it is a linear model.
     stem, normalisation
