@@ -16,6 +16,8 @@ endif
 export OMP_NUM_THREADS = 1
 export MKL_NUM_THREADS = 1
 export OPENBLAS_NUM_THREADS = 1
+# A hundred processes import the library: let Python keep what it has compiled.
+unexport PYTHONDONTWRITEBYTECODE
 
 ENV := $(VENV)/up-to-date
 RUN := $(VENV)/bin/python

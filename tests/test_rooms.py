@@ -1,6 +1,7 @@
 """The rooms of the library: each stands on those below it, and nothing goes in a circle."""
 
 import ast
+import functools
 import graphlib
 from pathlib import Path
 
@@ -34,6 +35,7 @@ def sources(folder):
     return texts
 
 
+@functools.cache
 def bound(source, name):
     """Return the names that a package has once it is imported, but for its own modules."""
     names = set()
@@ -79,7 +81,9 @@ def imported(texts, package="revlib"):
     }
 
 
-IMPORTED = imported(sources(FOLDER))
+@pytest.fixture(scope="module")
+def of_the_library():
+    return imported(sources(FOLDER))
 
 
 def level(module):
@@ -99,18 +103,18 @@ def upwards(graph):
     ]
 
 
-def test_every_module_is_in_a_room():
-    assert {level(name) for name in IMPORTED} == set(range(len(LEVELS)))
-    assert sum(map(len, IMPORTED.values())) > len(IMPORTED) > 40
+def test_every_module_is_in_a_room(of_the_library):
+    assert {level(name) for name in of_the_library} == set(range(len(LEVELS)))
+    assert sum(map(len, of_the_library.values())) > len(of_the_library) > 40
 
 
-def test_no_module_imports_from_a_room_above():
-    assert upwards(IMPORTED) == []
+def test_no_module_imports_from_a_room_above(of_the_library):
+    assert upwards(of_the_library) == []
 
 
-def test_no_modules_import_each_other_in_a_circle():
+def test_no_modules_import_each_other_in_a_circle(of_the_library):
     try:
-        list(graphlib.TopologicalSorter(IMPORTED).static_order())
+        list(graphlib.TopologicalSorter(of_the_library).static_order())
     except graphlib.CycleError as error:
         pytest.fail(" imports ".join(reversed(error.args[1])))
 

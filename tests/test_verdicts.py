@@ -33,7 +33,7 @@ def effects(criterion, ratio, steps, memory=0.0, differ=0.0):
     different seeds are independent, so that any of them make a table.
     """
     rng = np.random.default_rng([steps, round(100 * ratio), round(100 * memory)])
-    seeds = 2 * DRAWS
+    seeds = DRAWS
     n = np.arange(1, steps + 1)
     trend = rng.normal(size=(seeds, 3)) @ np.vander(n / steps, 3).T
     own = ratio * np.exp(differ * rng.normal(size=(seeds, 1)))

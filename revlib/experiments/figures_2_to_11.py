@@ -151,14 +151,14 @@ def _convolutional(
     paper: Size,
     steps: int,
     looks: tuple[int, ...],
+    small_model: str,
     small_orders: tuple[str, ...] = _TWO_ORDERS,
-    small_model: str | None = None,
     **what,
 ) -> tuple[Study, Study]:
     """Return the study of a convolutional network, of which the sample takes so many steps.
 
-    The sample may train another network. Motion is looked at, at some steps; in the sample at a
-    third of them.
+    The sample trains a smaller network of the same kind. Motion is looked at, at some steps; in
+    the sample at a third of them.
     """
     few = {"batch_size": 4, "train_examples": 4, "test_examples": 4}
     setting = paper.setting.changed(sample=True, model=small_model, **few)
@@ -223,6 +223,7 @@ _PAIRS = (
         ),
         steps=6,
         looks=(100, 300, 503),
+        small_model="resnet10",
         name="figure-2",
         title="ResNet-18 on CIFAR-10, forward against backward (with Figure 12)",
         section="4 and B.1",
@@ -271,8 +272,9 @@ _PAIRS = (
     ),
     _convolutional(
         Size(_RESNET_50, _FIVE, _TWO_ORDERS, 2000, bursts=((1000, 6), (1990, 6)), at=_SECOND_HALF),
-        steps=2,  # each multiplies rounding by 10,000, with batches of four images
+        steps=2,
         looks=(100,),
+        small_model="resnet14",
         name="figure-9",
         title="ResNet-50 on CIFAR-100, forward against backward",
         section="A.4",
@@ -301,6 +303,7 @@ _PAIRS = (
         ),
         steps=6,
         looks=(503,),
+        small_model="resnet10",
         name="figure-11",
         title="ResNet-18 on CIFAR-10 for 25,000 steps",
         section="A.6",
