@@ -165,5 +165,5 @@ def test_colour_images_have_their_channels_first_and_are_scaled_one_by_one(name)
     assert standardised.mean((0, 2, 3)).abs().max() < 1e-4
     assert (standardised.std((0, 2, 3)) - 1).abs().max() < 1e-4
     assert problem.model(x[:2]).shape == (2, len(raw.classes))
-    with pytest.raises(ValueError, match="'init' must be torchvision, for the model resnet18"):
+    with pytest.raises(ValueError, match="'init' must be torchvision, for the model resnet10"):
         setting.changed(init="he")
