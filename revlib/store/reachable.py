@@ -111,6 +111,9 @@ class _Module:
             last = node.end_lineno
 
 
+_parsed = functools.cache(_Module)
+"""Modules by name and text: what copies of a package have in common is parsed once."""
+
 _Definition = tuple[_Module | None, str]
 """A module and a name in it, "" for what names nothing; or None and a dotted name outside."""
 
@@ -159,7 +162,7 @@ class _Package:
     def _module(self, name: str) -> _Module:
         path = self.files[name]
         parent = name if path.name == "__init__.py" else name.rpartition(".")[0]
-        return _Module(name, path.read_text(encoding="utf-8"), parent)
+        return _parsed(name, path.read_text(encoding="utf-8"), parent)
 
     def _read(self, module: _Module, name: str) -> tuple[str, set[_Definition]]:
         """Return the text that is hashed of a definition, and the definitions it refers to."""
