@@ -19,7 +19,6 @@ from revlib import experiments, orders
 from revlib.experiments.section_5 import held_out
 from revlib.experiments.study import Wanted
 from revlib.runs import engine
-from revlib.store import provenance
 from revlib.store.reachable import _Package, code
 from revlib.training import averaging, motion, settings, sweep, tasks
 from revlib.training.settings import Built
