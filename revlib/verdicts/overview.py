@@ -118,7 +118,8 @@ def sensitivity(
           :func:`revlib.verdicts.stability.ratios`; a seed that diverged counts;
         - ``side``: that of :class:`revlib.verdicts.findings.Times`, what the seeds decide;
         - ``forward_left`` and ``backward_left``: the test loss at the last step that is recorded of
-          all, divided by that at the start (geometric mean over the seeds on which it is finite);
+          all, divided by that at the start (geometric mean over the seeds on which it is finite),
+          and ``forward_left_low`` and ``backward_left_low``, the lower ends of their intervals;
         - ``forward_diverged`` and ``backward_diverged``: on how many of the ``run`` seeds the
           order diverged.
     """
@@ -137,7 +138,10 @@ def sensitivity(
 
 
 _OUTCOME = ["quantity", "statistic", "state", "ratio", "low", "high", "calmer", "seeds", "side"]
-_OUTCOME += ["run", *(f"{order}_{what}" for what in ("left", "diverged") for order in ORDERS)]
+_OUTCOME += [
+    "run",
+    *(f"{order}_{what}" for what in ("left", "left_low", "diverged") for order in ORDERS),
+]
 
 
 def outcomes(name: str, preset: str, changes: dict[str, str]) -> list[dict[str, Any]]:
@@ -158,7 +162,9 @@ def outcomes(name: str, preset: str, changes: dict[str, str]) -> list[dict[str, 
     seeds |= {f"{order}_diverged": int(gone.get(order, 0)) for order in ORDERS}
     rows = []
     for quantity in (loss for loss in LOSSES if loss in table):
-        left = {f"{order}_left": _left(table, order, quantity) for order in ORDERS}
+        left = {}
+        for order in ORDERS:
+            left[f"{order}_left"], left[f"{order}_left_low"] = _left(table, order, quantity)
         for statistic in STATISTICS:
             enough = recorded(late, half, statistic)
             row = {"quantity": quantity, "statistic": statistic, "state": "not recorded"}
@@ -183,13 +189,16 @@ def _calmer(found: stability.Comparison, diverged: bool) -> dict[str, Any]:
     }
 
 
-def _left(table: pd.DataFrame, order: str, quantity: str) -> float:
-    """Return what is left of a loss at the last common step, as a part of that at the start."""
+def _left(table: pd.DataFrame, order: str, quantity: str) -> tuple[float, float]:
+    """Return what is left of a loss at the last common step, as a part of that at the start.
+
+    The mean, and the lower end of its interval.
+    """
     points = table.groupby("step").size()
     last = points.index[points == points.max()].max()
     path = table[table["order"] == order].pivot(index="seed", columns="step", values=quantity)
     left = path[last] / path[0]
-    return stability.geometric_mean(left[np.isfinite(left)])[0]
+    return stability.geometric_mean(left[np.isfinite(left)])[:2]
 
 
 def second_half(name: str, preset: str) -> tuple[int, int]:

@@ -55,6 +55,11 @@ def learned(table: pd.DataFrame) -> pd.Series:
     return table["state"].isin(["ran", "not recorded"]) & (left < LEARNED)
 
 
+def stuck(table: pd.DataFrame) -> pd.Series:
+    """Tell of which rows the seeds decide that the variant learned too little in some order."""
+    return (table[[f"{order}_left_low" for order in ORDERS]] >= LEARNED).any(axis=1)
+
+
 def _variants(table: pd.DataFrame) -> pd.DataFrame:
     """Return one row for each variant and quantity."""
     return table[table["statistic"] == "trend"]
@@ -147,7 +152,7 @@ def candidates() -> pd.DataFrame:
         A row for each initialisation, figure and convention of its loss or inputs: ``init``,
         ``figure``, ``convention``, those of :func:`revlib.verdicts.overview.outcomes` for the
         spread of the test loss about its trend, and ``out``: whether it is decided that the test
-        loss varies less backward while something is learned (None where that is open).
+        loss varies less backward while something is learned (None where either is open).
     """
     rows = []
     for init in INITS:
@@ -165,9 +170,9 @@ def candidates() -> pd.DataFrame:
     table["state"] = table["state"].mask(gone, "diverged")
     less = learned(table) & (table["side"] == "above")
     open_ = table["state"].isin(["not yet run", "not recorded"]) | (
-        learned(table) & table["side"].isin(["open", "few"])
+        (table["state"] == "ran") & (~learned(table) | table["side"].isin(["open", "few"]))
     )
-    return table.assign(out=less.astype(object).mask(open_, None))
+    return table.assign(out=less.astype(object).mask(open_ & ~stuck(table), None))
 
 
 def _conventions(name: str) -> dict[str, dict[str, Any]]:
@@ -186,8 +191,8 @@ def side_by_side(table: pd.DataFrame) -> pd.DataFrame:
     """Return rows of :func:`candidates` as shown to the reader: figures beside each other."""
     mark = table["out"].map({True: MARKS["reproduced"], False: MARKS["contradicted"]})
     ratio = table["ratio"].map(factor).where(table["state"] == "ran", table["state"])
-    stuck = (table["state"] == "ran") & ~learned(table)
-    words = mark.fillna("?") + " " + ratio.mask(stuck, "learns nothing")
+    ratio = ratio.mask((table["state"] == "ran") & ~learned(table), "learns little")
+    words = mark.fillna("?") + " " + ratio.mask(stuck(table), "learns too little")
     cells = table.assign(words=words).pivot(
         index="init", columns=["figure", "convention"], values="words"
     )
