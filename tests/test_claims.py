@@ -463,9 +463,10 @@ def test_the_two_main_claims_have_a_row_for_each_setting(project, monkeypatch):
         **common | {"id": "c", "windows": [[0, 32]], "criterion": "stays_below", "levels": [0.5]}
     )
     write(project, calm, again, fast)
-    monkeypatch.setitem(experiments.STUDIES, "motion-figure-70", MOTION)
+    for name in ("motion-figure-70", "motion-figure-71"):
+        monkeypatch.setitem(experiments.STUDIES, name, MOTION)
     told = tables.by_setting([judge(each) for each in claims.load()]).splitlines()
-    [row] = told[2:-2]
+    [row] = told[2 : told.index("")]
     first, second = "figure 70", "figure 71"
     link = "{{doc}}`{} <chapters/none>`: not yet run"
     calm = f"? {link.format(first)}<br>? {link.format(second)}"
@@ -490,7 +491,23 @@ def test_rest_is_told_by_how_far_a_step_still_moves(project, monkeypatch, moved,
     monkeypatch.setattr(tables.runs, "stored", lambda name: pd.DataFrame(rows))
     write(project, entry())
     [claim] = claims.load()
-    assert tables._at_rest(claim).startswith(words)
+    assert tables._at_rest([claim]).startswith(words)
+
+
+def test_rest_is_told_of_the_study_with_the_most_seeds(project, monkeypatch):
+    def moved(name):
+        rows = [
+            (seed, order)
+            for seed in range(1 + 3 * (name == "motion-b"))
+            for order in (FORWARD, BACKWARD)
+        ]
+        return pd.DataFrame(rows, columns=["seed", "order"]).assign(step=32, moved=1.0)
+
+    monkeypatch.setattr(tables.runs, "stored", moved)
+    write(project, entry())
+    [claim] = claims.load()
+    asked = [dataclasses.replace(claim, experiment=(name,)) for name in "abc"]
+    assert tables._at_rest(asked).endswith(" (1 to 1), 4 seeds")
 
 
 def test_a_chapter_without_claims_is_an_error(project):

@@ -74,7 +74,7 @@ def test_which_path_stays_below_first():
     which = "the test loss stays below 2 levels from 50% to 10% of its start"
     assert words((0.05, 0.15)).startswith(f"{which} sooner backward: forward takes ")
     assert words((0.15, 0.05)).startswith(f"{which} sooner forward: backward takes ")
-    assert words((0.1, 0.1)).startswith(f"{which} from about the same step on in both orders")
+    assert words((0.1, 0.1)).startswith(f"{which} from about the same step on forward and backward")
     assert words((0.05, 0.15), seeds=2).startswith("too few seeds to say in which order")
     assert words((1e-6, 1e-6), (0.5,)) == (
         "by step 100 no path stays below 50% of its first test loss"
@@ -108,13 +108,16 @@ def test_whether_the_iterate_still_moves(factor, words):
         for seed, order, step in itertools.product(range(3), ORDERS, (10, 20))
     ]
     motion = pd.DataFrame(rows, columns=["seed", "order", "step", "moved"])
-    assert findings.moves(motion, ORDERS).startswith(words)
-    two = findings.moves(motion[motion["seed"] < 2], ORDERS)
+    assert findings.moves(motion, ORDERS, 40).startswith(words)
+    early = findings.moves(motion, ORDERS, 41)
+    assert ("had not come to rest by then" in early) == ("has not come to rest" in words)
+    assert "at step 20 of 41, the last that was looked at, one more step moves it" in early
+    two = findings.moves(motion[motion["seed"] < 2], ORDERS, 20)
     assert two.startswith("whether the backward iterate is nearly at rest is undecided")
     only = motion[motion["order"] == "forward"]
-    assert "is not recorded" in findings.moves(only, ORDERS)
+    assert "is not recorded" in findings.moves(only, ORDERS, 20)
     motion.loc[motion["order"] == "backward", "moved"] = np.inf
-    assert "diverged" in findings.moves(motion, ORDERS)
+    assert "diverged" in findings.moves(motion, ORDERS, 20)
 
 
 def test_several_quantities_share_a_sentence():
@@ -162,7 +165,7 @@ def test_the_page_says_what_its_tables_say(tiny, tmp_path):
     words, lines = page.finding().data, page.summary().data.splitlines()
     assert words.startswith("**In one sentence.** Too few steps are recorded")
     assert words.endswith("(This is the sample, a small version of the experiment.)")
-    assert "the iterate with `tail(6)` is nearly at rest is undecided: at step 12" in words
+    assert "with `tail(6)` was nearly at rest by then is undecided: at step 12 of 32" in words
     heads = ("Varies less?", "At rest?", "Level and cost.")  # no claim is about levels
     assert [line.split("**")[1] for line in lines] == list(heads)
     assert "no path diverged; all 32 points of a path take 203 maps with `tail(6)`" in lines[-1]

@@ -474,9 +474,9 @@ def test_sentences_tell_the_numbers_of_the_stored_results(stored):
     assert "do not look for it in the order" in second
     assert "1.5 times the test loss" in second
     assert "at 2.5 times the cost (MLP learning x²; lower on 1 of 2 seeds)" in second
-    assert "rank learning rates early, use *forward, mean loss*: with 400 maps for each" in third
-    assert "puts 10% of the pairs in the wrong order, *forward* 20%, *backward* 30%," in third
-    assert third.endswith("(MLP learning x², 1 seed).")
+    assert "we cannot tell you in which order: with 400 maps for each rate, *" in third
+    assert "errs least learning x², on 10% of the pairs, *forward* 20%, *backward* 30%," in third
+    assert third.endswith(" (1 seed).")
 
 
 def test_a_lower_loss_turns_the_advice_round(stored):

@@ -53,7 +53,10 @@ def test_each_variant_gets_its_verdict():
 
 def test_the_finding_counts_all_that_ran():
     words = unstated.finding(ALL)
-    assert words.startswith("On 2 of 6 variants of initialisation and input scaling the test loss ")
+    assert words.startswith(
+        "Of 6 variants of initialisation and input scaling, it is recorded on 6"
+    )
+    assert "; on 2 of them it varies less backward. " in words
     assert "In full, about its trend: less backward on 2, *more* backward on 1, " in words
     assert "; from step to step: not recorded on 5, diverged on 1. " in words
     assert "Of the 4 that learned something, about its trend: less backward on 1, " in words
@@ -78,7 +81,7 @@ def test_the_reader_sees_a_ratio_where_there_is_one_and_else_the_reason():
     ratios = ["4 (2 to 8)", "4 (0.5 to 8)", "4 (0.1 to 0.4)", "4 (2 to 8)", "diverged"]
     assert shown["ratio about a trend"].tolist()[:5] == ratios
     assert shown["step to step"].tolist()[3:5] == ["not recorded", "diverged"]
-    assert shown.loc[4, "backward, diverged"] == "3 of 5"
+    assert shown.loc[4, "diverged, backward"] == "3 of 5"
 
 
 def test_the_choices_are_those_of_the_studies():

@@ -34,10 +34,11 @@ _OTHER_STYLES = [
     {"color": OTHER, "linestyle": "-.", "linewidth": 1.6, "marker": "^"},
     {"color": PALETTE[3], "linestyle": ":", "linewidth": 2.0, "marker": "D"},
     {"color": PALETTE[4], "linestyle": (0, (6, 1, 1, 1, 1, 1)), "linewidth": 1.6, "marker": "v"},
+    {"color": "black", "linestyle": (0, (1, 2)), "linewidth": 1.6, "marker": "P"},
 ]
 
-_MARKED = 30
-"""Curves of at most this many recorded steps show each of them by a marker."""
+_MARKED = 70
+"""Where no path has more recorded steps, the large panel shows each by a marker."""
 
 
 _FAR = 30
@@ -76,10 +77,11 @@ def curves(table: pd.DataFrame, columns: Sequence[str] | None = None) -> Figure:
 
     Seeds are never averaged: how calm a single path is would be lost in the mean. All panels of a
     quantity have the same axes. Where few steps are recorded, each is marked; a run of consecutive
-    steps is not joined with the grid around it. Of two paths the one that moves less from step to
-    step lies on top. A path is not drawn where it is not finite; a vertical line marks the first
-    step at which a loss was not finite, and a cross at the top every such step. The height of a
-    panel then suits the paths that stayed finite. A loss that falls far has a logarithmic axis.
+    steps is not joined with the grid around it, nor are the two sides of a wide gap. Of two paths
+    the one that moves less from step to step lies on top. A path is not drawn where it is not
+    finite; a vertical line marks the first step at which a loss was not finite, and a cross at the
+    top every such step. The height of a panel then suits the paths that stayed finite. A loss that
+    falls far has a logarithmic axis.
 
     Parameters
     ----------
@@ -109,7 +111,10 @@ def curves(table: pd.DataFrame, columns: Sequence[str] | None = None) -> Figure:
             f"{', '.join(map(str, table.columns))}; needed are seed, order, step and "
             f"{', '.join(columns) or 'at least one quantity'}."
         )
-    seeds = sorted(table["seed"].unique())
+    # Large is the first of the seeds with the most orders.
+    orders = table.groupby("seed")["order"].nunique()
+    seeds = list(orders.sort_values(ascending=False, kind="stable").index)
+    marked = table.groupby(["seed", "order"]).size().max() <= _MARKED
     styles = _styles(table["order"].unique())
     losses = [column for column in table if column.endswith("_loss")]
     table = table.sort_values("step", ignore_index=True)
@@ -137,6 +142,7 @@ def curves(table: pd.DataFrame, columns: Sequence[str] | None = None) -> Figure:
             for order, style in styles.items():
                 path = table[(table["seed"] == seed) & (table["order"] == order)]
                 if len(path):
+                    style = style if marked and ax is large else style | {"marker": ""}
                     _curve(ax, path, column, order, style, ax is large)
         if not table["finite"].all():
             large.set_ylim(_limits(table, column))
@@ -486,7 +492,7 @@ def scaling(
     matplotlib.figure.Figure
     """
     figure, ax = plt.subplots(figsize=(_WIDTH, 3.4))
-    styles = _styles([*exact, *measured])
+    styles = _styles([*measured, *exact])
     for name, (x, y) in exact.items():
         ax.plot(x, y, label=name, **(styles[name] | {"marker": ""}))
     for name, (x, y, *error) in measured.items():
@@ -497,9 +503,9 @@ def scaling(
     ticks: list[float] = []
     values = sorted({value for x, *_ in measured.values() for value in x}, reverse=True)
     for value in values:
-        if not ticks or np.log(ticks[0] / value) > 0.05 * np.log(values[0] / values[-1]):
+        if not ticks or np.log(ticks[0] / value) > 0.08 * np.log(values[0] / values[-1]):
             ticks.insert(0, value)
-    ax.set_xticks(ticks, [f"{float(f'{tick:.2g}'):g}" for tick in ticks])  # 320 and not 3.2e+02
+    ax.set_xticks(ticks, [f"{float(f'{tick:.4g}'):g}" for tick in ticks])
     ax.xaxis.minorticks_off()
     ax.set_xlabel(xlabel)
     ax.set_ylabel(ylabel)
@@ -1014,10 +1020,15 @@ def _styles(orders: Iterable[str]) -> dict[str, dict]:
 
 
 def _apart(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the grid of a path and then each run of consecutive steps, not a number between."""
+    """Return the grid of a path and then each run of consecutive steps, not a number between.
+
+    The grid is taken apart where a gap in it is ten times as wide as others.
+    """
     runs = np.split(np.arange(len(steps)), np.flatnonzero(np.diff(steps) > 1) + 1)
-    grid = [place for run in runs if len(run) < 3 for place in run]
-    pieces = [piece for piece in (grid, *(run for run in runs if len(run) > 2)) if len(piece)]
+    grid = np.array([place for run in runs if len(run) < 3 for place in run], dtype=int)
+    gaps = np.diff(steps[grid])
+    grids = np.split(grid, np.flatnonzero(gaps > 10 * np.median(gaps)) + 1) if len(gaps) else [grid]
+    pieces = [piece for piece in (*grids, *(run for run in runs if len(run) > 2)) if len(piece)]
     return tuple(
         np.concatenate([part for piece in pieces for part in ([np.nan], along[piece])])[1:]
         for along in (np.asarray(steps), np.asarray(values))
@@ -1027,8 +1038,6 @@ def _apart(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarra
 def _curve(ax: Axes, path: pd.DataFrame, column: str, order: str, style: dict, named: bool) -> None:
     """Draw one quantity of one path, and where it is not finite."""
     steps, values = path["step"].to_numpy(), path[column].where(path["finite"])
-    if len(path) > _MARKED or not named:
-        style = style | {"marker": ""}
     moved = np.nan_to_num(values.diff().abs().mean())
     ax.plot(*_apart(steps, values), label=order, zorder=2 + 1 / (1 + moved), **style)
 

@@ -174,15 +174,21 @@ def spreads(
         return first
     words = {"above": "yes", "below": "no, *more*", "alike": "no, as much", "open": "undecided"}
     words |= {"few": "too few seeds", "none": "no ratio"}
-    clauses = []
+    clauses, otherwise = [], []
     for quantity in quantities:
-        times = Times.of(stability.compare(table, quantity, *steps, "trend", orders).ratios)
+        times, steady = (
+            Times.of(stability.compare(table, quantity, *steps, statistic, orders).ratios)
+            for statistic in ("trend", "change")
+        )
         ratio = "" if times.side == "none" else f", {times}"
         clauses.append(f"{words[times.side]} for the {named(quantity)}{ratio}")
-    return (
+        if steady.side in ("above", "below", "alike") and steady.side != times.side:
+            otherwise.append(f"{words[steady.side]} for the {named(quantity)}, {steady}")
+    told = (
         f"{'; '.join(clauses)}. These are spreads about a trend over steps {steps[0]:,} to "
         f"{steps[1]:,}, {orders[0]} divided by {orders[1]}"
     )
+    return f"{told}. From step to step: {'; '.join(otherwise)}" if otherwise else told
 
 
 def stays_below(
@@ -221,7 +227,7 @@ def stays_below(
         "above": f"{which} sooner {other}: {takes}",
         "below": f"{which} sooner {one}: {other} takes {factor(1 / times.mean)} times as many "
         f"steps {times.interval(inverse=True)}",
-        "alike": f"{which} from about the same step on in both orders: {takes}",
+        "alike": f"{which} from about the same step on {one} and {other}: {takes}",
         "open": f"in which order {which} sooner is undecided: {takes}",
         "few": f"too few seeds to say in which order {which} sooner: {takes}",
         "none": f"in which order {which} sooner cannot be said",
@@ -232,7 +238,7 @@ def _percent(level: float) -> str:
     return f"{100 * level:g}%"
 
 
-def moves(motion: pd.DataFrame, orders: tuple[str, str]) -> str:
+def moves(motion: pd.DataFrame, orders: tuple[str, str], end: int) -> str:
     """Return how far one more step still moves the iterate of the second order.
 
     Parameters
@@ -241,6 +247,8 @@ def moves(motion: pd.DataFrame, orders: tuple[str, str]) -> str:
         Rows with ``moved``, how far a step moves the iterate in parameter space.
     orders
         The first order and the second.
+    end
+        The last step of the run.
     """
     one, other = map(adverb, orders)
     times, last = moved(motion, orders)
@@ -249,15 +257,18 @@ def moves(motion: pd.DataFrame, orders: tuple[str, str]) -> str:
     if times.side == "none":
         return f"at step {last:,} an iterate of one of the orders diverged, or does not move"
     whose = f"the {other} iterate" if other == orders[1] else f"the iterate {other}"
+    early = last < end / 2
+    by = " by then" if early else ""
     state = {
         True: f"{whose} is nearly at rest",
-        False: f"{whose} has not come to rest",
-        None: f"whether {whose} is nearly at rest is undecided",
+        False: f"{whose} {'had' if early else 'has'} not come to rest{by}",
+        None: f"whether {whose} {'was' if early else 'is'} nearly at rest{by} is undecided",
     }[rests(times)]
     forward = f"the {one} one" if one == orders[0] else f"the one {one}"
+    looked = f" of {end:,}, the last that was looked at," if early else ""
     return (
-        f"{state}: at step {last:,} one more step moves it {factor(times.mean)} times as far as "
-        f"{forward} {times.interval()}"
+        f"{state}: at step {last:,}{looked} one more step moves it {factor(times.mean)} times as "
+        f"far as {forward} {times.interval()}"
     )
 
 

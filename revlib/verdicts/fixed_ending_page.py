@@ -72,9 +72,9 @@ class FixedEndingPage:
     def finding(self) -> Markdown:
         """Say what was found, in a sentence a setting."""
         return Markdown(
-            "**In one sentence.** If the same few batches come last before every look, the curve "
-            "is calm, and a look costs these few steps however long the training has "
-            f"been.\n\n{self._of_endings()}"
+            "**In one sentence.** If the same batches come last before every look, and their maps "
+            "contract, the curve is calm, and a look costs these few steps however long the "
+            f"training has been.\n\n{self._of_endings()}"
         )
 
     def _of_endings(self) -> str:
@@ -243,13 +243,15 @@ class FixedEndingPage:
         return Markdown("\n\n".join(parts))
 
     def own_batches(self) -> Markdown:
-        """Show the loss on the batches of the ending, and on as many newest ones."""
+        """Show the loss on the batches of the ending, and on as many newest: geometric means."""
         lines = ["| | case | on the first batches | on the newest |", "| --- | --- | --: | --: |"]
         for what, each in self.rivals.items():
             last = each.table[each.table["step"] == each.table["step"].max()]
             for case in ("forward", "fixed ending", "cooldown"):
                 own = last[last["order"] == case]
-                first, newest = (own[f"{q}_loss"].mean() for q in ("first", "newest"))
+                first, newest = (
+                    stability.geometric_mean(own[f"{q}_loss"])[0] for q in ("first", "newest")
+                )
                 lines.append(f"| {what} | {case} | {first:.3g} | {newest:.3g} |")
         return Markdown("\n".join(lines))
 

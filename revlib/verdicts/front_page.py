@@ -62,7 +62,8 @@ def opening() -> str:
         for order, step in below.items()
     )
     words = (
-        f"**{what}, one example a step, {steps:,} steps.** {backward} How low such a path ends "
+        f"**{what}, one example a step, {steps:,} steps, seeds {table['seed'].min()} to "
+        f"{table['seed'].max()}.** {backward} How low such a path ends "
         "is a matter of chance, one draw for each seed: at the end of an epoch no order is "
         "lower in expectation ({prf:ref}`prop-same-law`). The whole backward curve costs "
         f"{times['backward']} times as many steps. {ending} That order goes forward and always "
@@ -70,8 +71,9 @@ def opening() -> str:
         "as forward ({doc}`chapters/fixed-ending`)."
     )
     caption = (
-        f"{what}. Above: the training loss of seed {seed}. Marks: from where it stays below "
-        f"{100 * OPENING_LEVEL:.0f}% of its start, the dotted line ({told}). Below: how many "
+        f"{what}. Above: the training loss of seed {seed}. Marks: the step from which each path "
+        f"stays below {100 * OPENING_LEVEL:.0f}% of its start, the dotted line ({told}; marks of "
+        "one step lie on each other). Below: how many "
         "times less than forward the training loss varies about its trend, over the second half of "
         "the run, against the number of last batches that stay the same; the last marker is the "
         f"backward order. Bars: 95% intervals over seeds. From `book/results/{study.name}`; `make "
@@ -146,4 +148,4 @@ def advice() -> str:
 
     A list in Markdown, with numbers from the stored results of preset ``paper``.
     """
-    return f"{section_5.sentences()}\n- {remedies.sentence()}\n"
+    return f"- {remedies.sentence()}\n{section_5.sentences()}\n"

@@ -42,6 +42,9 @@ VERDICTS = {
 DECIDED = ("reproduced", "contradicted", "holds", "does not hold")
 """The verdicts that rest on an interval, and that chance can make."""
 
+LAWS = ("prop-same-law", "cor-error-bars")
+"""The propositions by which nothing differs between two orders but by chance."""
+
 _OWN = {"reproduced": "holds", "contradicted": "does not hold"}
 
 
@@ -255,6 +258,9 @@ def _evidence(claim: Claim, found: Mapping[str, tuple]) -> str:
             verdict = f"{_worded(claim, judged.verdict)}. " if judged else ""
             evidence = f"*{words[0].upper()}{words[1:]}*: {verdict}{evidence}"
         told.append(evidence)
+    decided = any(judged.verdict in DECIDED for judged, *_ in found.values())
+    if decided and (claim.excluded_by or claim.proved_by) in LAWS:
+        told.append("The orders have one law at this step: what the seeds seem to show is chance.")
     return " ".join(told)
 
 

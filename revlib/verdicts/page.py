@@ -101,10 +101,7 @@ class Page:
             measured = [c for c in _CURVES if c in table]
             groups = [
                 [findings.spreads(table, measured, steps, self.orders)],
-                [
-                    findings.stays_below(table, c, levels, self.orders)
-                    for c, levels in _levels(name)
-                ],
+                self._sooner(name),
                 [self._moves(name)],
                 [self._level(name), findings.diverged(table), self._price(name)],
             ]
@@ -247,23 +244,26 @@ class Page:
     def training_losses(self) -> Markdown:
         """Compare the spread of the loss on fixed examples with that on the batch applied last."""
         first, last = self.range
-        found = stability.ratios(self.first.table, [self.range], self.orders, "trend")
-        found = found.set_index("quantity")
-        ratio, seeds = found["ratio"], found["seeds"]
+        fixed, batch = (
+            stability.compare(self.first.table, quantity, first, last, "trend", self.orders)
+            for quantity in ("train_loss", "batch_loss")
+        )
         one, other = map(findings.adverb, self.orders)
-        if (seeds[["train_loss", "batch_loss"]] == 0).any():
+        if (fixed.ratios == 1).all() or (batch.ratios == 1).all():
             return Markdown(self._no_ratio())
-        fixed, batch = ratio["train_loss"], ratio["batch_loss"]
+        beyond = findings.Times.of(batch.ratios / fixed.ratios)
+        words = {
+            "above": "What the second number has beyond the first comes from the choice of "
+            "examples, not from the order of iteration",
+            "below": "So here the choice of examples makes the difference smaller",
+            "alike": "So here the choice of examples makes no difference",
+        }
         return Markdown(
-            f"Over steps {first:,} to {last:,}, {one} the loss spreads {fixed:.2g} times as much "
-            f"about its trend as {other} on the fixed examples, and {batch:.2g} times as much on "
-            "the batch applied last. "
-            + (
-                "What the second number has beyond the first comes from the choice of examples, "
-                "not from the order of iteration."
-                if batch > fixed
-                else "So here the choice of examples does not make the difference larger."
-            )
+            f"Over steps {first:,} to {last:,}, {one} the loss spreads {fixed.ratio:.2g} times as "
+            f"much about its trend as {other} on the fixed examples, and {batch.ratio:.2g} times "
+            "as much on the batch applied last. "
+            f"{words.get(beyond.side, 'Whether the choice of examples matters here is undecided')}"
+            f": the second is {beyond} the first."
         )
 
     def motion(self, name: str | None = None) -> Figure:
@@ -287,7 +287,8 @@ class Page:
             ]
             words[name] = "\n".join(
                 [
-                    f"{shown.note} At step {at['step'].max():,}, means over seeds:",
+                    f"{shown.note} At step {at['step'].max():,}, means over seeds (first steps "
+                    "differ in length between chains; the summary compares the distances):",
                     "",
                     "| | contraction rate a map | negative on | one step moves the iterate, "
                     "in first steps of its chain | and its predictions |",
@@ -327,16 +328,31 @@ class Page:
         table = self.shown[name].table
         return [
             findings.varies(table, "test_loss", self._range(name), self.orders),
-            *(findings.stays_below(table, c, own, self.orders) for c, own in _levels(name)[:1]),
+            *self._sooner(name)[:1],
             self._moves(name),
             *([findings.diverged(table)] if len(stability.divergence(table)) else []),
+        ]
+
+    def _sooner(self, name: str) -> list[str]:
+        """Return which order is sooner below the levels of each claim, in all of its readings."""
+        table = self.shown[name].table
+        return [
+            "; ".join(
+                findings.stays_below(table, each, claim.levels, self.orders)
+                for each in claim.quantity
+                if each in table
+            )
+            for claim in claims.load()
+            if claim.criterion == "stays_below" and claim.experiment[0] == name
         ]
 
     def _moves(self, name: str) -> str:
         """Return how far one more step moves the iterate, of a motion in the size of the page."""
         motion = self._motion(name)
+        table = self.shown[name].table
         same = motion.preset == self.shown[name].preset
-        return findings.moves(motion.table if same else motion.table[:0], self.orders)
+        shown = motion.table if same else motion.table[:0]
+        return findings.moves(shown, self.orders, int(table["step"].max()))
 
     def _small(self) -> str:
         """Say that what is shown is the sample, if it is."""
@@ -396,12 +412,3 @@ class Page:
 
 _CURVES = ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
 """The paper's four learning curves."""
-
-
-def _levels(name: str) -> list[tuple[str, tuple[float, ...]]]:
-    """Return of which quantity and which levels a claim about a study says what is first below."""
-    return [
-        (claim.quantity[0], claim.levels)
-        for claim in claims.load()
-        if claim.criterion == "stays_below" and claim.experiment[0] == name
-    ]

@@ -150,7 +150,9 @@ def _resnet_moves_further() -> tuple[bool | None, str] | None:
     if apart is None:
         return None
     ratio = (apart["backward"] / apart["forward"]).groupby("seed").apply(_mean)
-    return _above_one(ratio), f"backward divided by forward: {_told(ratio)}"
+    steps = ", ".join(map(str, sorted(set(apart.index.get_level_values("step")))))
+    words = f"backward divided by forward, geometric mean over steps {steps}: {_told(ratio)}"
+    return _above_one(ratio), words
 
 
 def _group_moves_less() -> tuple[bool | None, str] | None:

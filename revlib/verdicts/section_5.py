@@ -414,8 +414,8 @@ def _on_calm(name: str, window: int) -> str:
         "it", "varies", "about its trend over several windows", own["steady"], _windows(own)
     )
     return (
-        "If you want a curve that does not jump from one step to the next, try backward in windows "
-        f"of {window} steps: {_jumps(own)}; {spread} (MLP learning x²)."
+        "If you need the iterates themselves, and none that jumps from one step to the next, try "
+        f"backward in windows of {window} steps: {_jumps(own)}; {spread} (MLP learning x²)."
     )
 
 
@@ -457,9 +457,9 @@ def _on_judging(name: str) -> str:
     wrong = ends(table, "misranked", "forward")
     best, seeds = wrong["mean"].idxmin(), stability.counted(int(wrong["seeds"].max()), "seed")
     return (
-        f"If you want to rank learning rates early, use *{best}*: with {table['step'].max()} maps "
-        f"for each rate it puts {_misranked(wrong, best)} of the pairs in the wrong order, "
-        f"{_others(wrong, best)} (MLP learning x², {seeds})."
+        "If you want to rank learning rates early, we cannot tell you in which order: with "
+        f"{table['step'].max()} maps for each rate, *{best}* errs least learning x², on "
+        f"{_misranked(wrong, best)} of the pairs, {_others(wrong, best)} ({seeds})."
     )
 
 

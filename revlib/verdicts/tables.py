@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -19,6 +20,9 @@ from revlib.verdicts.stability import counted, factor
 
 COUNTS = "<!-- the counts -->"
 """The line of :func:`front` between the table by setting and the counts."""
+
+REGULARISER = "d-2-order-averaging"
+"""The chapter on the regulariser, whose claims are judged from several starts."""
 
 FULL_TABLE = "<!-- claim by claim -->"
 """The line of :func:`front` between the summary and the table of all claims."""
@@ -84,7 +88,10 @@ def front() -> str:
             "",
             FULL_TABLE,
             "",
-            "| claim | verdict | found, with 95% interval | seeds | figure | chapter |",
+            "A number without a sign is a ratio, above 1 where it is as claimed; one with a sign "
+            "is a difference, above 0 where it is as claimed. Brackets give the 95% interval.",
+            "",
+            "| claim | verdict | found | seeds | figure | chapter |",
             "| --- | --- | --- | --- | --- | --- |",
             *(
                 f"| {row.claim.statement} | {_named(row)} | {_found(row)} | {row.seeds} "
@@ -119,7 +126,7 @@ def by_setting(rows: Iterable[Verdict]) -> str:
         fast = _cells(own, lambda c: c.criterion == "stays_below")
         if calm or fast:
             asked = [row.claim for row in own if row.claim.orders == overview.ORDERS]
-            rest = _at_rest((asked or [own[0].claim])[0])
+            rest = _at_rest(asked or [own[0].claim])
             cheaper = _cells(endings.get(own[0].claim.setting, []), _has_fixed_ending)
             name = own[0].claim.statement.partition(":")[0]
             lines.append(f"| {name} | {calm} | {fast} | {rest} | {cheaper} |")
@@ -128,13 +135,20 @@ def by_setting(rows: Iterable[Verdict]) -> str:
             "| setting | varies less along its path? spread forward / backward "
             "| stays below a level first? step forward / backward "
             "| at rest? distance of a step backward / forward "
-            "| as calm at linear cost? spread forward / with a fixed ending |",
+            "| calmer than forward at linear cost? spread forward / with a fixed ending |",
             "| --- | --- | --- | --- | --- |",
             *lines,
             "",
-            "In brackets the 95% interval over the seeds. Spreads and steps: above 1 speaks for "
-            f"the paper. At rest: an iterate that moves by less than {100 * findings.REST:g}% of "
-            "a forward step.",
+            "In brackets the 95% interval over the seeds. Spreads, of the test loss, and steps, "
+            "of the training loss: above 1 speaks for the paper. Two numbers in a cell are two "
+            "readings that must agree: batch normalisation with its running statistics, and with "
+            "those of the evaluated examples. At rest: an iterate that moves by less than "
+            f"{100 * findings.REST:g}% of a forward step. Fixed endings were run on other seeds "
+            "than the figures.",
+            "",
+            f"The regulariser of Figures 14 to 19 ({{doc}}`chapters/{REGULARISER}`), by its start:",
+            "",
+            of_the_regulariser(rows),
         ]
     )
 
@@ -144,10 +158,16 @@ def _has_fixed_ending(claim: claims.Claim) -> bool:
     return asked and claim.orders[-1].startswith("tail(")
 
 
-def _at_rest(claim: claims.Claim) -> str:
-    """Return how far one more step still moves the second order's iterate, at the last look."""
-    motion = runs.stored(f"motion-{claim.experiment[0]}")
-    times, step = findings.moved(motion, claim.orders)
+def _at_rest(asked: list[claims.Claim]) -> str:
+    """Return how far one more step still moves the second order's iterate, at the last look.
+
+    Of the first of the studies that claims are about with the most seeds.
+    """
+    orders = {claim.experiment[0]: claim.orders for claim in reversed(asked)}
+    found = [
+        findings.moved(runs.stored(f"motion-{name}"), orders[name]) for name in reversed(orders)
+    ]
+    times, step = max(found, key=lambda each: each[0].seeds if each[0] else 0)
     if times is None:
         return "? not yet run"
     mark = {True: "✓", False: "✗", None: "?"}[findings.rests(times)]
@@ -168,9 +188,25 @@ def _cells(rows: list[Verdict], chosen: Callable[[claims.Claim], bool]) -> str:
         figure = name.removeprefix("endings-").replace("-", " ")
         link = f"{{doc}}`{figure} <chapters/{row.claim.chapter}>`"
         values = " and ".join(estimate(judged) for judged in row.readings.values())
-        words = f" {values}, {counted(row.seeds, 'seed')}" if values else " not yet run"
+        of_start = [f"{100 * level:g}" for level in sorted(row.claim.levels)]
+        levels = f" (below {of_start[0]} to {of_start[-1]}% of the start)" if of_start else ""
+        words = f" {values}, {counted(row.seeds, 'seed')}{levels}" if values else " not yet run"
         told.append(f"{MARKS.get(row.verdict, '?')} {link}:{words}")
     return "<br>".join(told)
+
+
+def of_the_regulariser(rows: Iterable[Verdict] | None = None) -> str:
+    """Return what the paper's claims on Figures 14 to 19 come to from each start, as a list."""
+    found: dict[str, list[str]] = {}
+    for row in _verdicts(REGULARISER) if rows is None else rows:
+        if row.claim.chapter == REGULARISER and row.claim.made_by == "paper":
+            for name, judged in row.readings.items():
+                found.setdefault(row.claim.words(name), []).append(judged.verdict)
+    lines = {}
+    for start, said in found.items():
+        numbers = ", ".join(f"{n} {word}" for word, n in Counter(said).most_common())
+        lines[findings.sentence([start])[:-1]] = f"of {counted(len(said), 'claim')}, {numbers}."
+    return findings.listed(lines)
 
 
 def of_chapter(chapter: str) -> str:
@@ -198,8 +234,9 @@ def of_chapter(chapter: str) -> str:
             "",
             f"*Reproduced*: the whole 95% interval of the effect over the seeds lies above zero. "
             f"*Contradicted*: it lies below, or inside the band of no effect (ratios: 1/{RATIO:g} "
-            f"to {RATIO:g}, where nothing else is stated). Anything else is *undecided*, and fewer "
-            f"than {intervals.FEWEST} seeds are *too few*.",
+            f"to {RATIO:g}, where nothing else is stated); a claim of k parts is contradicted by "
+            f"one of them, at a level of 5%/k. Anything else is *undecided*, and fewer than "
+            f"{intervals.FEWEST} seeds are *too few*.",
             "",
             f"Judged from the stored results {', '.join(f'`{file}`' for file in files)}."
             if files
@@ -253,12 +290,12 @@ def _grouped(rows: list[Verdict]) -> dict[str, list[Verdict]]:
 def _by_chance(rows: list[Verdict]) -> str:
     """Say how many verdicts chance alone would give."""
     decided = [row for row in rows if row.verdict in DECIDED]
-    chance = math.ceil(len(decided) * (1 - intervals.CONFIDENCE))
+    error = 1 - intervals.CONFIDENCE
     return (
         f"{len(decided)} of these verdicts are decided by an interval over seeds. Each of them is "
-        f"wrong by chance with a probability of at most {100 * (1 - intervals.CONFIDENCE):.0f}%: "
-        f"up to {chance} of them may be. Claims about one setting rest on the same runs, and go "
-        "wrong together."
+        f"wrong by chance with a probability of at most {100 * error:.0f}%: up to "
+        f"{math.ceil(len(decided) * error)} are to be expected wrong. Claims about one setting "
+        "rest on the same runs, and go wrong together."
     )
 
 

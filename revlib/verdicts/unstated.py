@@ -5,7 +5,6 @@ Most functions take rows of :func:`revlib.verdicts.overview.sensitivity`.
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
 
 import pandas as pd
@@ -13,8 +12,7 @@ import pandas as pd
 from revlib import experiments
 from revlib.training.models import INITS
 from revlib.training.settings import FUNCTIONS
-from revlib.verdicts import claims, findings, overview
-from revlib.verdicts.judging import judge
+from revlib.verdicts import findings, overview
 from revlib.verdicts.overview import ORDERS
 from revlib.verdicts.stability import counted, factor
 from revlib.verdicts.tables import MARKS
@@ -89,10 +87,13 @@ def finding(table: pd.DataFrame) -> str:
     """Return in a sentence on how many variants the test loss varies less backward."""
     done = table[table["state"] != "not yet run"]
     chosen = done[learned(done)]
-    less = (verdicts(_variants(done)) == _SIDES["above"]).sum()
+    found = verdicts(_variants(done))
+    recorded = found != "not recorded"
     return (
-        f"On {less} of {_number(done)} of initialisation and input scaling the test loss is found "
-        f"to vary less backward about its trend. In full, {_counted(done)}. Of "
+        f"Of {_number(done)} of initialisation and input scaling, it is recorded on "
+        f"{recorded.sum()} how much the test loss varies about its trend; on "
+        f"{(found == _SIDES['above']).sum()} of them it varies less backward. In full, "
+        f"{_counted(done)}. Of "
         f"the {len(_variants(chosen))} that learned something, {_counted(chosen)}. "
         f"{findings.sentence([diverged(done)])}"
     )
@@ -130,7 +131,7 @@ def shown(table: pd.DataFrame) -> pd.DataFrame:
         "loss left, forward": trend["forward_left"].map("{:.2g}".format),
         "backward": trend["backward_left"].map("{:.2g}".format),
         "diverged, forward": gone,
-        "backward, diverged": gone_backward,
+        "diverged, backward": gone_backward,
         "ratio about a trend": _ratio(trend),
         "step to step": _ratio(change),
     }
@@ -212,17 +213,3 @@ def one_setting(table: pd.DataFrame) -> str:
     return findings.listed(
         {head: f"{', '.join(each) or 'from none'}." for head, each in found.items()}
     )
-
-
-def of_the_regulariser() -> str:
-    """Return what the paper's claims on Figures 14 to 19 come to from each start, as a list."""
-    found: dict[str, list[str]] = {}
-    for claim in claims.load():
-        if claim.chapter == "d-2-order-averaging" and claim.made_by == "paper":
-            for name, judged in judge(claim).readings.items():
-                found.setdefault(claim.words(name), []).append(judged.verdict)
-    lines = {}
-    for start, said in found.items():
-        numbers = ", ".join(f"{n} {word}" for word, n in Counter(said).most_common())
-        lines[findings.sentence([start])[:-1]] = f"of {counted(len(said), 'claim')}, {numbers}."
-    return findings.listed(lines)
