@@ -58,20 +58,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         return 2
     except (ValueError, OSError, MemoryError, RuntimeError) as error:
-        if not _is_told(error):
-            raise
+        if isinstance(error, RuntimeError) and "allocate memory" not in str(error):
+            raise  # PyTorch has no class for memory that is not there
         print(f"revlib: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-
-
-def _is_told(error: Exception) -> bool:
-    """Return whether an error's message is for a person."""
-    from revlib.store import results
-
-    if isinstance(error, RuntimeError):
-        # PyTorch has no class for it.
-        return isinstance(error, results.StoreInUseError) or "allocate memory" in str(error)
-    return True
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -264,17 +254,18 @@ def _claims(options: argparse.Namespace) -> int:
 
     results.verify()
     if options.write:
-        for page, text in (
-            (front_page.opening_page(), front_page.opening()),
-            (tables.page(), tables.front()),
-            (front_page.advice_page(), front_page.advice()),
+        for name, text in (
+            ("opening", front_page.opening()),
+            ("verdicts", tables.front()),
+            ("advice", front_page.advice()),
         ):
+            page = results.root().with_name(f"{name}.md")  # which pages of the book include
             page.write_text(text, encoding="utf-8")
             print(page)
     else:
-        for row in tables.table().itertuples():
+        for row in tables.verdicts():
             seeds = stability.counted(row.seeds, "seed")
-            print(f"{row.id}: {row.verdict} on {seeds}. {row.evidence}")
+            print(f"{row.claim.id}: {row.verdict} on {seeds}. {row.evidence}")
     return 0
 
 

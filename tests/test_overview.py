@@ -14,6 +14,7 @@ from tiny import MOTION, TINY
 from revlib import experiments, figures, runs
 from revlib.experiments import figures_2_to_11
 from revlib.runs.engine import Plan
+from revlib.store import results
 from revlib.training.models import INITS
 from revlib.verdicts import front_page, overview, pilot, stability
 from revlib.verdicts.overview import ORDERS
@@ -423,7 +424,7 @@ def test_quadrants_show_each_seed_and_the_mean(logx):
 def test_the_front_page_gives_the_advice_that_the_stored_results_give(monkeypatch):
     monkeypatch.chdir(Path(__file__).parent.parent)
     told = front_page.advice()
-    assert front_page.advice_page().read_text(encoding="utf-8") == told, (
+    assert results.root().with_name("advice.md").read_text(encoding="utf-8") == told, (
         "run `revlib claims --write`"
     )
     assert "Not yet run" not in told
@@ -497,8 +498,8 @@ def test_an_opening_without_results_names_the_run_and_has_no_figure(monkeypatch)
 
 def test_the_front_page_opens_with_what_is_written_down(monkeypatch):
     monkeypatch.chdir(Path(__file__).parent.parent)
-    written = front_page.opening_page().read_text(encoding="utf-8")
+    written = results.root().with_name("opening.md").read_text(encoding="utf-8")
     assert written == front_page.opening(), "run `revlib claims --write`"
-    assert (front_page.opening_page().parent / "_static" / "opening.png").exists() or (
+    assert (results.root().with_name("opening.md").parent / "_static" / "opening.png").exists() or (
         "opening.png" not in written
     )

@@ -29,6 +29,8 @@ _STYLES = {
     "backward": {"color": BACKWARD, "linestyle": (0, (3, 2)), "linewidth": 1.7, "marker": "s"},
     "exact": {"color": "black", "linestyle": "-", "linewidth": 1.2, "marker": ""},
     "bound": {"color": "black", "linestyle": "--", "linewidth": 1.2, "marker": ""},
+    "as forward": {"color": "0.4", "linestyle": ":", "linewidth": 1.2, "marker": ""},
+    "no growth": {"color": "0.4", "linestyle": ":", "linewidth": 1.2, "marker": ""},
 }
 _OTHER_STYLES = [
     {"color": OTHER, "linestyle": "-.", "linewidth": 1.6, "marker": "^"},
@@ -92,10 +94,6 @@ def curves(table: pd.DataFrame, columns: Sequence[str] | None = None) -> Figure:
         The quantities to draw, two beside each other. The default is all of the training and
         test loss and accuracy that the table has.
 
-    Returns
-    -------
-    matplotlib.figure.Figure
-
     Raises
     ------
     ValueError
@@ -130,8 +128,7 @@ def curves(table: pd.DataFrame, columns: Sequence[str] | None = None) -> Figure:
             len(heights), max(1, len(seeds) - 1), height_ratios=heights, wspace=0.1
         )
         large = figure.add_subplot(cells[0, :])
-        large.set_xlabel("step $n$")
-        large.set_ylabel(column.replace("_", " "))
+        large.set(xlabel="step $n$", ylabel=column.replace("_", " "))
         large.xaxis.set_major_locator(MaxNLocator(4, integer=True, steps=[1, 2, 5, 10]))
         for number, seed in enumerate(seeds):
             ax = large
@@ -168,10 +165,6 @@ def paths(
         Half-width of a grey band around zero, for example a standard deviation.
     limits
         Shape (R,): a point for each realisation, drawn as a horizontal line.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
     """
     columns = {order: np.asarray(path).reshape(len(path), -1) for order, path in iterates.items()}
     count = next(iter(columns.values())).shape[1]
@@ -209,10 +202,6 @@ def laws(samples: Mapping[str, np.ndarray], std: float, bins: int = 40) -> Figur
         Standard deviation of the normal law that they are compared with; drawn as "exact".
     bins
         Number of bars of the histograms, over 4 standard deviations to each side.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
     """
     figure, ax = plt.subplots(figsize=(_WIDTH, 3.2))
     edges = np.linspace(-4 * std, 4 * std, bins + 1)
@@ -233,15 +222,14 @@ def laws(samples: Mapping[str, np.ndarray], std: float, bins: int = 40) -> Figur
     x = np.linspace(-4 * std, 4 * std, 401)
     density = np.exp(-((x / std) ** 2) / 2) / (std * np.sqrt(2 * np.pi))
     ax.plot(x, density, label="exact", **styles["exact"])
-    ax.set_xlabel(r"$\theta$")
-    ax.set_ylabel("density")
+    ax.set(xlabel=r"$\theta$", ylabel="density")
     _legend(figure, _handles([ax]))
     return figure
 
 
 def comparison(
     exact: Mapping[str, tuple[np.ndarray, np.ndarray]],
-    measured: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    measured: Mapping[str, tuple[np.ndarray, ...]],
     xlabel: str,
     ylabel: str,
     log: bool = False,
@@ -252,28 +240,25 @@ def comparison(
     ----------
     exact, measured
         For each order the x and y values. A formula that belongs to no order is called
-        ``"exact"``.
+        ``"exact"``. What was measured may have standard errors too, one of them drawn to each side.
     xlabel, ylabel
         What the axes show.
     log
         Whether the y axis is logarithmic.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
     """
     figure, ax = plt.subplots(figsize=(_WIDTH, 3.2))
     styles = _styles([*exact, *measured])
     handles = {}
     for name, (x, y) in exact.items():
         handles[name] = tuple(ax.plot(x, y, label=name, **(styles[name] | {"marker": ""})))
-    for name, (x, y) in measured.items():
+    for name, (x, y, *error) in measured.items():
         style = styles[name] | {"linestyle": "", "markersize": 6, "markerfacecolor": "none"}
         handles[name] = (*handles.get(name, ()), *ax.plot(x, y, label=name, **style))
+        if error:
+            ax.errorbar(x, y, *error, fmt="none", ecolor=style["color"], capsize=3)
     if log:
         ax.set_yscale("log")
-    ax.set_xlabel(xlabel)
-    ax.set_ylabel(ylabel)
+    ax.set(xlabel=xlabel, ylabel=ylabel)
     _legend(figure, handles)  # a line and its markers make one entry
     return figure
 
@@ -285,10 +270,6 @@ def ratios(table: pd.DataFrame) -> Figure:
     ----------
     table
         As `revlib.runs.benchmark.table` returns it.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
     """
     shown = table[table["contender"] != "plain"].reset_index(drop=True)
     names = list(shown["contender"].unique())
@@ -329,10 +310,6 @@ def live_parameters(table: pd.DataFrame) -> Figure:
     ----------
     table
         As `revlib.training.convolutions.census` returns it.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
     """
     figure, ax = plt.subplots(figsize=(_WIDTH, 0.9 + 0.2 * len(table)))
     places = range(len(table))
@@ -368,10 +345,6 @@ def opening(
     calm
         How many times less than forward it varies, with the ends of an interval: three columns,
         indexed by the number of last maps that stay the same.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
     """
     figure, (above, under) = plt.subplots(2, 1, figsize=(_WIDTH, 5.6), height_ratios=(3, 2))
     styles = _styles(below)
@@ -384,8 +357,7 @@ def opening(
         above.plot([step], [level * start], markersize=9, markeredgecolor="black", **mark)
     above.axhline(level * start, color="black", linestyle=":", linewidth=1.0)
     _logarithmic(above.yaxis)
-    above.set_xlabel("step $n$")
-    above.set_ylabel(quantity.replace("train_", "training ").replace("_", " "))
+    above.set(xlabel="step $n$", ylabel=quantity.replace("train_", "training ").replace("_", " "))
     x, (y, low, high) = calm.index.to_numpy(), calm.to_numpy().T
     bars = np.nan_to_num(np.stack([y - low, high - y]))
     under.errorbar(x, y, bars, color="black", marker="o", markersize=6, linestyle="", capsize=3)
@@ -394,8 +366,7 @@ def opening(
     under.set_xticks(x, [f"{tick:g}" for tick in x])
     under.xaxis.minorticks_off()
     _logarithmic(under.yaxis)
-    under.set_xlabel("last batches that stay the same")
-    under.set_ylabel("times less than\nforward")
+    under.set(xlabel="last batches that stay the same", ylabel="times less than\nforward")
     _legend(figure, _handles([above]))
     return figure
 
@@ -407,24 +378,12 @@ def growth(table: pd.DataFrame) -> Figure:
     ----------
     table
         Columns ``order``, ``steps`` and ``seconds``.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
     """
-    figure, ax = plt.subplots(figsize=(_WIDTH, 3.2))
-    for order, style in _styles(table["order"].unique()).items():
-        own = table[table["order"] == order]
-        ax.plot(own["steps"], own["seconds"], label=order, **(style | {"markersize": 6}))
-    ax.set_xscale("log")
-    ax.set_yscale("log")
-    ticks = sorted(table["steps"].unique())
-    ax.set_xticks(ticks, [str(tick) for tick in ticks])
-    ax.minorticks_off()
-    ax.set_xlabel("steps $N$, all of them recorded")
-    ax.set_ylabel("seconds")
-    _legend(figure, _handles([ax]))
-    return figure
+    lines = {
+        order: (own["steps"].to_numpy(), own["seconds"].to_numpy())
+        for order, own in table.groupby("order", sort=False)
+    }
+    return scaling(lines, lines, "steps $N$, all of them recorded", "seconds")
 
 
 def clouds(
@@ -434,38 +393,23 @@ def clouds(
     xlabel: str,
     ylabel: str,
 ) -> Figure:
-    """Draw points in a plane, one panel per order, over the ellipses of a covariance.
+    """Draw :func:`points`, one panel per order, over the ellipses of a covariance.
 
     Parameters
     ----------
-    samples
-        For each order the points, shape (R, 2).
+    samples, xlabel, ylabel
+        As for :func:`points`.
     centre, covariance
         Mean, shape (2,), and covariance, shape (2, 2), of the law that the points are compared
-        with; its ellipses at 1, 2 and 3 standard deviations are drawn as "exact".
-    xlabel, ylabel
-        What the axes show.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
+        with; its ellipses at 1, 2 and 3 standard deviations are drawn.
     """
-    figure, axes = plt.subplots(
-        1, len(samples), figsize=(_WIDTH, 3.4), sharex=True, sharey=True, squeeze=False
-    )
+    figure = points(samples, xlabel, ylabel)
     turn = np.linspace(0, 2 * np.pi, 201)
     ellipse = np.linalg.cholesky(covariance) @ np.stack([np.cos(turn), np.sin(turn)])
-    styles = _styles([*samples, "exact"])
-    for ax, (name, points) in zip(axes.flat, samples.items(), strict=True):
-        colour, marker = styles[name]["color"], styles[name]["marker"]
-        ax.plot(*points.T, marker, color=colour, markersize=1.5, alpha=0.5, label=name)
+    for ax in figure.axes:
         for radius in (1, 2, 3):
-            x, y = centre[:, None] + radius * ellipse
-            ax.plot(x, y, label="exact", **styles["exact"])
+            ax.plot(*(centre[:, None] + radius * ellipse), **_STYLES["exact"])
         ax.set_aspect("equal")
-        ax.set_xlabel(xlabel)
-        ax.set_title(name)
-    axes.flat[0].set_ylabel(ylabel)
     return figure
 
 
@@ -477,29 +421,12 @@ def scaling(
 ) -> Figure:
     """Draw how quantities grow, on two logarithmic axes, where a power is a straight line.
 
-    Parameters
-    ----------
-    exact
-        Lines: the x and y values of each.
-    measured
-        Markers: x and y values, and standard errors where there are any, one of them drawn to
-        each side. The x axis has a tick at each of the x values, as far as there is room.
-    xlabel, ylabel
-        What the axes show.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
+    The parameters are those of `comparison`. The x axis has a tick at each of the measured x
+    values, as far as there is room.
     """
-    figure, ax = plt.subplots(figsize=(_WIDTH, 3.4))
-    styles = _styles([*measured, *exact])
-    for name, (x, y) in exact.items():
-        ax.plot(x, y, label=name, **(styles[name] | {"marker": ""}))
-    for name, (x, y, *error) in measured.items():
-        style = styles[name] | {"linestyle": "", "markersize": 6, "markerfacecolor": "none"}
-        ax.errorbar(x, y, *error, capsize=3, label=name, **style)
+    figure = comparison(exact, measured, xlabel, ylabel, log=True)
+    (ax,) = figure.axes
     ax.set_xscale("log")
-    ax.set_yscale("log")
     ticks: list[float] = []
     values = sorted({value for x, *_ in measured.values() for value in x}, reverse=True)
     for value in values:
@@ -507,9 +434,6 @@ def scaling(
             ticks.insert(0, value)
     ax.set_xticks(ticks, [f"{float(f'{tick:.4g}'):g}" for tick in ticks])
     ax.xaxis.minorticks_off()
-    ax.set_xlabel(xlabel)
-    ax.set_ylabel(ylabel)
-    _legend(figure, _handles([ax]))
     return figure
 
 
@@ -525,10 +449,6 @@ def plane(cloud: np.ndarray, forward: np.ndarray, backward: Sequence[np.ndarray]
     backward
         Backward paths, each of shape (N + 1, 2), in the right panel. A star marks where a path
         ends, and its marker tells the paths apart.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
     """
     spans = np.ptp(np.concatenate([cloud, forward, *backward]), axis=0)
     height = min(_WIDTH, 0.6 + _WIDTH / 2 * spans[1] / spans[0])
@@ -536,8 +456,7 @@ def plane(cloud: np.ndarray, forward: np.ndarray, backward: Sequence[np.ndarray]
     for ax, name in zip(axes, ("forward", "backward"), strict=True):
         ax.scatter(*cloud.T, s=0.8, color="0.7", linewidths=0)
         ax.set_title(name, color=_STYLES[name]["color"])
-        ax.set_aspect("equal")
-        ax.set_xlabel("first coordinate")
+        ax.set(aspect="equal", xlabel="first coordinate")
     axes[0].set_ylabel("second coordinate")
     axes[0].plot(*forward.T, **(_STYLES["forward"] | {"linewidth": 0.6}))
     for path, marker in zip(backward, itertools.cycle("s^Dv"), strict=False):
@@ -563,10 +482,6 @@ def distributions(
         The titles of the panels whose x axis is logarithmic.
     values
         What the values are: the label of the x axes.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
     """
     log = set(log)
     figure, axes = plt.subplots(1, len(panels), figsize=(_WIDTH, 3.2), sharey=True, squeeze=False)
@@ -576,8 +491,7 @@ def distributions(
             ax.ecdf(samples[name], label=name, **(styles[name] | {"marker": ""}))
         if title in log:
             ax.set_xscale("log")
-        ax.set_title(title)
-        ax.set_xlabel(values)
+        ax.set(title=title, xlabel=values)
     axes.flat[0].set_ylabel("share of runs")
     _legend(figure, _handles(axes.flat))
     return figure
@@ -600,10 +514,6 @@ def points(
     styles
         For each panel the order whose colour and marker its points have. The default is the
         panel's title.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
     """
     styles = styles or {title: title for title in samples}
     known = _styles(styles.values())
@@ -639,10 +549,6 @@ def weights(table: pd.DataFrame, baselines: Sequence[str], regularised: Sequence
         Trainings drawn in black and grey, each with a line style of its own.
     regularised
         Trainings drawn from a light colour to a dark one, in this order.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
     """
     pieces, quantities = sorted(table["c"].unique()), ("train_loss", "test_loss")
     figure, axes = plt.subplots(
@@ -693,10 +599,6 @@ def intervals(table: pd.DataFrame, label: str, xlabel: str, group: str | None = 
         What the ratios are of.
     group
         A column that parts the ratios of a line, each part with a colour and marker of its own.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
     """
     lines = list(dict.fromkeys(table[label]))
     groups = [None] if group is None else list(dict.fromkeys(table[group]))
@@ -775,10 +677,6 @@ def quadrants(table: pd.DataFrame, x: str, y: str, xlabel: str, ylabel: str, log
         What the axes show.
     logx
         Whether the x axis is logarithmic too, with a line at 1, or has one at 0.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
     """
     figure, ax = plt.subplots(figsize=(_WIDTH, 3.8))
     ax.axhline(1, color="0.5", linewidth=1)
@@ -797,8 +695,7 @@ def quadrants(table: pd.DataFrame, x: str, y: str, xlabel: str, ylabel: str, log
         )
     for axis in (ax.xaxis, ax.yaxis) if logx else (ax.yaxis,):
         _logarithmic(axis)
-    ax.set_xlabel(xlabel)
-    ax.set_ylabel(ylabel)
+    ax.set(xlabel=xlabel, ylabel=ylabel)
     _legend(figure, _handles([ax]))
     return figure
 
@@ -814,10 +711,6 @@ def variants(table: pd.DataFrame, xlabel: str) -> Figure:
         each quantity and statistic. Where a variant has no ratio, its state is written instead.
     xlabel
         What the ratios are of.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
     """
     how = table["statistic"].map({"trend": ", about a trend", "change": ", step to step"})
     table = table.assign(series=table["quantity"].str.replace("_", " ") + how)
@@ -873,10 +766,6 @@ def sweeps(
         A line that stands in several panels looks the same in all of them.
     ylabel
         What the quantity is.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
     """
     rows = -(-len(panels) // 2)
     figure, axes = plt.subplots(
@@ -915,10 +804,6 @@ def costs(table: pd.DataFrame, quantities: Mapping[str, str]) -> Figure:
         in forward runs) and the quantities.
     quantities
         The columns that are drawn, from left to right, with their words.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
     """
     trainings, tasks = (list(dict.fromkeys(table[name])) for name in ("training", "task"))
     figure, axes = plt.subplots(
@@ -967,10 +852,6 @@ def cases(panels: Mapping[str, tuple[pd.DataFrame, str, str, str]]) -> Figure:
         For each panel, under its title: the rows of a study, the column that is drawn, the words
         for the x axis, and the scales of the two axes, ``"linear linear"`` or ``"symlog log"``,
         say. The y axis says the column's name.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
     """
     rows = -(-len(panels) // 2)
     figure, axes = plt.subplots(rows, 2, figsize=(_WIDTH, 3.4 * rows), squeeze=False)
@@ -986,11 +867,7 @@ def cases(panels: Mapping[str, tuple[pd.DataFrame, str, str, str]]) -> Figure:
                 ax.plot(path["step"], path[quantity], **style)
             ax.plot([], [], label=name, **style)
         x, y = scales.split()
-        ax.set_xscale(x)
-        ax.set_yscale(y)
-        ax.set_title(title)
-        ax.set_xlabel(words)
-        ax.set_ylabel(quantity)
+        ax.set(xscale=x, yscale=y, title=title, xlabel=words, ylabel=quantity)
         ax.legend(fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1.1))
     return figure
 

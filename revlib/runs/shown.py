@@ -203,6 +203,4 @@ def _whole_seeds(table: pd.DataFrame, cases: Iterable[str]) -> pd.DataFrame:
     """Return the rows of those seeds of which every case is there."""
     cases = list(cases)
     table = table[table["order"].isin(cases)]
-    found = table.groupby("seed")["order"].nunique()
-    whole = found.index[found == len(cases)]
-    return table[table["seed"].isin(whole)]
+    return table[table.groupby("seed")["order"].transform("nunique") == len(cases)]

@@ -92,8 +92,17 @@ def place(run: dict[str, Any]) -> str:
 
 def commit() -> str:
     """Return the commit of the source tree, marked if files differ from it, or "unknown"."""
-    described = _git("describe", "--always", "--abbrev=12", "--exclude=*", "--dirty=+changes")
-    return described or "unknown"
+    describe = ["describe", "--always", "--abbrev=12", "--exclude=*", "--dirty=+changes"]
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(Path(__file__).parent), *describe],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return done.stdout.strip()
 
 
 def line(**facts: Any) -> str:
@@ -126,16 +135,3 @@ def _processor() -> str:
     except OSError:
         pass  # not Linux
     return platform.processor() or platform.machine()
-
-
-def _git(*arguments: str) -> str | None:
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(Path(__file__).parent), *arguments],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return done.stdout.strip()

@@ -49,7 +49,7 @@ class DamagedResultsError(ValueError):
     """A result file cannot be read."""
 
 
-class StoreInUseError(RuntimeError):
+class StoreInUseError(OSError):
     """Another process is writing to the same store."""
 
 
@@ -123,15 +123,18 @@ class Identity:
         Code may mean the same when it reads otherwise, and a field of the setting that only one of
         the two knows may change nothing. All else makes another study.
         """
+        return "; ".join(self._unlike(other, known_to_both=True))
+
+    def _unlike(self, other: Identity, known_to_both: bool) -> list[str]:
+        """Return in what setting and data differ, by fields that both know or by all."""
         mine, others = _flat(self.setting), _flat(other.setting)
+        names = mine.keys() & others.keys() if known_to_both else mine.keys() | others.keys()
         words = [
-            f"{name} {mine[name]} instead of {others[name]}"
-            for name in sorted(mine.keys() & others.keys())
-            if mine[name] != others[name]
+            f"{name} {mine.get(name)} instead of {others.get(name)}"
+            for name in sorted(names)
+            if mine.get(name) != others.get(name)
         ]
-        if self.data != other.data:
-            words.append("other data")
-        return "; ".join(words)
+        return [*words, "other data"] if self.data != other.data else words
 
     def fingerprint(self) -> str:
         """Return a short hash of the whole identity."""
@@ -139,14 +142,7 @@ class Identity:
 
     def differences(self, other: Identity) -> str:
         """Return in words in what these rows differ from those of `other`."""
-        mine, others = _flat(self.setting), _flat(other.setting)
-        words = [
-            f"{name} {mine.get(name)} instead of {others.get(name)}"
-            for name in sorted(mine.keys() | others.keys())
-            if mine.get(name) != others.get(name)
-        ]
-        if self.data != other.data:
-            words.append("other data")
+        words = self._unlike(other, known_to_both=False)
         changed = sorted(
             name
             for name in self.code.keys() | other.code.keys()
@@ -583,13 +579,7 @@ def _flat(fields: dict[str, Any]) -> dict[str, Any]:
 
     So a field that a setting has gained is one field more, wherever the setting is.
     """
-    flat: dict[str, Any] = {}
-    for name, value in fields.items():
-        if isinstance(value, dict):
-            flat |= {f"{name}.{field}": inner for field, inner in value.items()}
-        else:
-            flat[name] = value
-    return flat
+    return pd.json_normalize(fields, max_level=1).to_dict("records")[0]
 
 
 @functools.cache

@@ -188,7 +188,7 @@ def _growing(paths: pd.DataFrame, quantity: str, asked: Asked) -> pd.DataFrame:
     )
 
 
-def _stays(values: pd.Series, level: float) -> float:
+def stays(values: pd.Series, level: float) -> float:
     """Return the first recorded step from which a path stays at or below a level, if it does."""
     above = ~(values <= level)  # so is what is not a number
     if above.iloc[-1]:
@@ -227,7 +227,7 @@ def _first_to(step: Callable[[pd.Series, float], float]):
 
 
 def _censored(paths: pd.DataFrame, quantity: str, asked: Asked) -> str:
-    when = _reached(paths, quantity, asked, _stays)
+    when = _reached(paths, quantity, asked, stays)
     never = ", ".join(f"{order} in {when[order].isna().sum()}" for order in asked.orders)
     return f" Of {len(when)} cases of a seed and level, not below by the end: {never}."
 
@@ -358,7 +358,7 @@ CRITERIA = {
         "that of the first order divided by that of the second, averaged over the levels that at "
         "least one of them reaches.",
         "Step from which it stays below a level, {0} divided by {1}",
-        _first_to(_stays),
+        _first_to(stays),
         takes=(2, 2),
         enough=_MANY,
         levels="fractions of the start",

@@ -138,6 +138,11 @@ def less(
     }[times.side]
 
 
+def lower(what: str, factors: pd.Series, orders: tuple[str, str]) -> str:
+    """Return whether something is lower with the second order, as :func:`less` does."""
+    return less(what, "is", "", factors, orders, ("lower", "*higher*"))
+
+
 def varies(
     table: pd.DataFrame, quantity: str, steps: tuple[int, int], orders: tuple[str, str]
 ) -> str:
@@ -208,8 +213,8 @@ def stays_below(
     recorded = [set(paths.loc[paths["order"] == order, "step"]) for order in orders]
     common = sorted(set.intersection(*recorded))
     paths = paths[paths["step"].isin(common)]
-    rows = paths.groupby("seed").size()
-    paths = paths[paths["seed"].isin(rows.index[rows == rows.max()])]  # those that have them all
+    rows = paths.groupby("seed")["step"].transform("size")
+    paths = paths[rows == rows.max()]  # those that have them all
     at = paths.pivot(index=["seed", "order"], columns="step", values=quantity)
     if not (at.iloc[:, -1] <= max(levels) * at.iloc[:, 0]).any():
         return (

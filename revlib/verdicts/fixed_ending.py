@@ -98,13 +98,12 @@ def finding(endings: pd.DataFrame, names: Iterable[str]) -> str:
         The cases that are told.
     """
     factors = endings.set_index("order")["trend"]
-    told = [
+    return findings.sentence(
         findings.less(
             "the test loss", "varies", "about its trend", factors.loc[[name]], ("forward", name)
         )
         for name in names
-    ]
-    return findings.sentence(told)
+    )
 
 
 def rival(rivals: pd.DataFrame, names: Iterable[str]) -> str:
@@ -113,18 +112,10 @@ def rival(rivals: pd.DataFrame, names: Iterable[str]) -> str:
     The parameters are those of `finding`.
     """
     factors = 1 / rivals.set_index("order")["level"]
-    told = [
-        findings.less(
-            "the mean test loss",
-            "is",
-            "",
-            factors.loc[[name]],
-            ("forward", name),
-            ("lower", "*higher*"),
-        )
+    return findings.sentence(
+        findings.lower("the mean test loss", factors.loc[[name]], ("forward", name))
         for name in names
-    ]
-    return findings.sentence(told)
+    )
 
 
 def forgets(table: pd.DataFrame) -> str:
@@ -137,14 +128,14 @@ def forgets(table: pd.DataFrame) -> str:
     """
     if table.empty:
         return "not yet run."
-    points = table.groupby("seed").size()
-    table = table[table["seed"].isin(points.index[points == points.max()])]
+    points = table.groupby("seed")["step"].transform("size")
+    table = table[points == points.max()]
     told = []
     for which in ("first", "newest"):
         at = table.pivot(index=["seed", "step"], columns="order", values=f"{which}_loss")
         factor = np.exp(log_ratio(at["forward"], at["backward"]).groupby("seed").mean())
-        what, words = f"the loss on the {which} batches", ("lower", "*higher*")
-        told.append(findings.less(what, "is", "", factor, ("forward", "backward"), words))
+        what = f"the loss on the {which} batches"
+        told.append(findings.lower(what, factor, ("forward", "backward")))
     return findings.sentence(told)
 
 
@@ -214,12 +205,11 @@ def costly(name: str, **changes: str) -> str:
     """
     size = experiments.get(name).size("paper")
     table = runs.stored(name, "paper", **changes)
-    looks = table.groupby("seed").size() if len(table) else pd.Series(dtype=int)
-    whole = looks.index[looks == len(size.cases) * len(size.at)]
-    if whole.empty:
+    looks = table.groupby("seed")["step"].transform("size")
+    table = table[looks == len(size.cases) * len(size.at)]
+    if table.empty:
         command = Plan.of(name, "paper", changes=changes).command
         return f"*Not yet run*: `revlib run {command}`."
-    table = table[table["seed"].isin(whole)]
     ways = {"test_loss": "", "test_loss_by_batch": "Normalised by the evaluated examples:"}
     tables = []
     for quantity, words in ways.items():

@@ -78,9 +78,13 @@ class FixedEndingPage:
         )
 
     def _of_endings(self) -> str:
+        return self._calmer("tail({})", "backward")
+
+    def _calmer(self, *orders: str) -> str:
+        """Return how calm some orders are, whose names take the length of the ending."""
         return findings.listed(
             {
-                what: fixed_ending.finding(each, [f"tail({self.lengths[what]})", "backward"])
+                what: fixed_ending.finding(each, [o.format(self.lengths[what]) for o in orders])
                 for what, each in self.calm.items()
             }
         )
@@ -201,15 +205,7 @@ class FixedEndingPage:
         return Markdown(self._of_controls())
 
     def _of_controls(self) -> str:
-        kinds = ("reshuffled_tail", "newest_tail")
-        return findings.listed(
-            {
-                what: fixed_ending.finding(
-                    each, [f"{kind}({self.lengths[what]})" for kind in kinds]
-                )
-                for what, each in self.calm.items()
-            }
-        )
+        return self._calmer("reshuffled_tail({})", "newest_tail({})")
 
     def rivals_figure(self, what: str) -> Figure:
         """Draw how calm the rivals are (``"trend"``), or how high their loss is (``"level"``)."""

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from revlib import experiments, figures, runs
 from revlib.orders import named
-from revlib.store import results
-from revlib.verdicts import (
-    findings,
-    fixed_ending,
-    overview,
-    remedies,
-    section_5,
-)
+from revlib.verdicts import findings, fixed_ending, overview, remedies, section_5
+from revlib.verdicts.effects import stays
 
 OPENS_WITH = 4
 """The figure of the paper in whose setting the front page shows what going backward does."""
@@ -27,11 +19,6 @@ LEVELS = (0.2, 0.1, 0.05, 0.02)
 
 OPENING_LEVEL = 0.05
 """That one of them which the figure shows."""
-
-
-def opening_page() -> Path:
-    """Return the file with which the book's front page opens: :func:`opening`, written down."""
-    return results.root().with_name("opening.md")
 
 
 def opening() -> str:
@@ -130,17 +117,10 @@ def _stays(table: pd.DataFrame, tail: str) -> tuple[int, dict[str, float]]:
     """Return the first seed, and from which step on each of its paths stays below the level."""
     seed = int(table["seed"].min())
     paths = table[table["seed"] == seed].pivot(index="step", columns="order", values="train_loss")
-    below = {}
-    for order in ("forward", tail, "backward"):
-        above = ~(paths[order] <= OPENING_LEVEL * paths[order].iloc[0])
-        after = paths.index[np.flatnonzero(above)[-1] + 1 :]
-        below[order] = float(after[0]) if len(after) else np.nan
-    return seed, below
-
-
-def advice_page() -> Path:
-    """Return the file that the book's front page includes: :func:`advice`, written down."""
-    return results.root().with_name("advice.md")
+    return seed, {
+        order: stays(paths[order], OPENING_LEVEL * paths[order].iloc[0])
+        for order in ("forward", tail, "backward")
+    }
 
 
 def advice() -> str:

@@ -19,7 +19,7 @@ from revlib import runs
 from revlib.store import results
 from revlib.verdicts import intervals
 from revlib.verdicts.claims import Claim, invalid
-from revlib.verdicts.effects import CRITERIA, averaged, described
+from revlib.verdicts.effects import CRITERIA, described
 from revlib.verdicts.intervals import Judged
 from revlib.verdicts.stability import counted, factor
 
@@ -177,11 +177,7 @@ def _beside(claim: Claim, quantity: str, paths: pd.DataFrame) -> str:
     steps = sorted(set(paths["step"]))
     if other is None or not other.enough.holds(steps, steps[0], steps[-1]):
         return ""
-    effects = {
-        part: intervals.of_seeds(values)
-        for part, values in averaged(other.measure(paths, quantity, claim.asked)).items()
-    }
-    judged = intervals.judge(effects)
+    judged = intervals.judge(other.effects(other.measure(paths, quantity, claim.asked)))
     return f" {described(other, claim.asked)}: {estimate(judged, other.ratio)}."
 
 
@@ -231,9 +227,8 @@ def _complete(
         rows = rows[rows["order"].isin(names) & rows["step"].isin(steps)]
         tables.append(rows.assign(order=rows["order"].map(names)))
     table = pd.concat(tables, ignore_index=True)
-    points = table.groupby("seed").size()
-    whole = points.index[points == len(steps) * len(claim.cases)]
-    return table[table["seed"].isin(whole)]
+    points = table.groupby("seed")["step"].transform("size")
+    return table[points == len(steps) * len(claim.cases)]
 
 
 def _finite(paths: pd.DataFrame, quantity: str) -> pd.DataFrame:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,22 +14,6 @@ from revlib.verdicts import (
     overview,
     stability,
 )
-
-
-class Finding(NamedTuple):
-    """A finding of the pilot runs, each of them on one to five seeds.
-
-    Parameters
-    ----------
-    words
-        What was found.
-    judge
-        Returns whether the stored results confirm it, or None where they leave it open, and what
-        they say; or None if they are missing.
-    """
-
-    words: str
-    judge: Callable[[], tuple[bool | None, str] | None]
 
 
 def judged() -> pd.DataFrame:
@@ -43,85 +27,80 @@ def judged() -> pd.DataFrame:
         one row for each of :data:`FINDINGS`.
     """
     rows = []
-    for finding in FINDINGS:
-        found = finding.judge()
-        holds, evidence = found or (None, "")
-        verdict = {True: "confirmed", False: "refuted", None: "undecided"}[holds]
-        rows.append(
-            {
-                "finding": finding.words,
-                "verdict": verdict if found else "not yet run",
-                "evidence": evidence,
-            }
-        )
+    for words, judge in FINDINGS.items():
+        try:
+            holds, evidence = judge()
+            verdict = {True: "confirmed", False: "refuted", None: "undecided"}[holds]
+        except _NotRunError:
+            verdict, evidence = "not yet run", ""
+        rows.append({"finding": words, "verdict": verdict, "evidence": evidence})
     return pd.DataFrame(rows)
 
 
-def _run(name: str, **changes: str) -> dict[str, Any] | None:
-    """Return what became of a variant at preset paper, or None if it was not run.
+class _NotRunError(LookupError):
+    """The results that a finding is judged by are not stored."""
+
+
+def _run(name: str, **changes: str) -> dict[str, Any]:
+    """Return what became of a variant at preset paper.
 
     From step to step, which is recorded of all variants.
     """
     return _of(name, "change", changes)
 
 
-def _late(name: str) -> dict[str, Any] | None:
-    """Return what became of the default about a trend, or None if that is not recorded."""
+def _late(name: str) -> dict[str, Any]:
+    """Return what became of the default about a trend."""
     return _of(name, "trend", {})
 
 
-def _of(name: str, statistic: str, changes: dict[str, str]) -> dict[str, Any] | None:
+def _of(name: str, statistic: str, changes: dict[str, str]) -> dict[str, Any]:
     rows = {row["statistic"]: row for row in reversed(overview.outcomes(name, "paper", changes))}
-    found = rows[statistic]
-    return None if found["state"].startswith("not ") else found
+    if rows[statistic]["state"].startswith("not "):
+        raise _NotRunError
+    return rows[statistic]
 
 
-def _regressions_calmer() -> tuple[bool | None, str] | None:
+def _regressions_calmer() -> tuple[bool | None, str]:
     found = {name: _late(name) for name in ("figure-4", "figure-5", "figure-6")}
-    if None in found.values():
-        return None
     sides = [_below(_NOT_CALMER, run) for run in found.values()]
     return _all(sides), "; ".join(f"{name}: {_calmer(run)}" for name, run in found.items())
 
 
-def _normal_weights_diverge() -> tuple[bool | None, str] | None:
+def _normal_weights_diverge() -> tuple[bool | None, str]:
     found = {init: _run("figure-4", init=init) for init in ("lecun", "he")}
-    if None in found.values():
-        return None
     holds = all(run["forward_diverged"] == run["run"] for run in found.values())
     return holds, "; ".join(f"{init}: {_diverged(run)}" for init, run in found.items())
 
 
-def _backward_survives() -> tuple[bool | None, str] | None:
+def _backward_survives() -> tuple[bool | None, str]:
     run = _run("figure-4", init="lecun")
-    return run and (run["backward_diverged"] == 0, _diverged(run))
+    return run["backward_diverged"] == 0, _diverged(run)
 
 
-def _nothing_learned() -> tuple[bool | None, str] | None:
+def _nothing_learned() -> tuple[bool | None, str]:
     run = _run("figure-7", init="pytorch")
-    return run and (run["forward_left"] > 0.99, f"{run['forward_left']:.1%} of the loss is left")
+    return run["forward_left"] > 0.99, f"{run['forward_left']:.1%} of the loss is left"
 
 
-def _mlp_calmer() -> tuple[bool | None, str] | None:
+def _mlp_calmer() -> tuple[bool | None, str]:
     run = _late("figure-7")
-    return run and (_below(_NOT_CALMER, run), _calmer(run))
+    return _below(_NOT_CALMER, run), _calmer(run)
 
 
-def _mlp_no_better() -> tuple[bool | None, str] | None:
+def _mlp_no_better() -> tuple[bool | None, str]:
     half = overview.second_half("figure-7", "paper")
     late = overview.recorded(runs.stored("figure-7"), half, "trend")
     if late.empty:
-        return None
+        raise _NotRunError
     per_seed = stability.fluctuation(late, "test_loss", *half)
     level = per_seed.pivot(index="seed", columns="order", values="mean")
     lower = int((level["backward"] < level["forward"]).sum())
     return lower < len(level), f"lower backward on {lower} of {len(level)} seeds"
 
 
-def _slower_and_weaker() -> tuple[bool | None, str] | None:
+def _slower_and_weaker() -> tuple[bool | None, str]:
     found = {init: _run("figure-7", init=init) for init in ("he", "lecun", "glorot")}
-    if None in found.values():
-        return None
     he, *others = found.values()
     slower = all(run["forward_left"] > he["forward_left"] for run in others)
     weaker = [_below(run, he) for run in others]
@@ -131,84 +110,66 @@ def _slower_and_weaker() -> tuple[bool | None, str] | None:
     )
 
 
-def _standardised_stronger() -> tuple[bool | None, str] | None:
+def _standardised_stronger() -> tuple[bool | None, str]:
     found = {scaling: _run("figure-7", scaling=scaling) for scaling in ("unit", "standardised")}
-    if None in found.values():
-        return None
     return _below(found["unit"], found["standardised"]), "; ".join(
         f"{scaling}: {_calmer(run)}" for scaling, run in found.items()
     )
 
 
-def _resnet_not_calm() -> tuple[bool | None, str] | None:
+def _resnet_not_calm() -> tuple[bool | None, str]:
     run = _late("figure-2")
-    return run and (_below(run, _NOT_CALMER), _calmer(run))
+    return _below(run, _NOT_CALMER), _calmer(run)
 
 
-def _resnet_moves_further() -> tuple[bool | None, str] | None:
+def _resnet_moves_further() -> tuple[bool | None, str]:
     apart = _apart()
-    if apart is None:
-        return None
     ratio = (apart["backward"] / apart["forward"]).groupby("seed").apply(_mean)
     steps = ", ".join(map(str, sorted(set(apart.index.get_level_values("step")))))
     words = f"backward divided by forward, geometric mean over steps {steps}: {_told(ratio)}"
     return _above_one(ratio), words
 
 
-def _group_moves_less() -> tuple[bool | None, str] | None:
+def _group_moves_less() -> tuple[bool | None, str]:
     batch, group = _apart(), _apart(normalisation="group")
-    if batch is None or group is None:
-        return None
     means = [each["backward"].groupby("seed").apply(_mean) for each in (batch, group)]
     ratio = (means[0] / means[1]).dropna()
     return _above_one(ratio), f"distance with batch divided by group normalisation: {_told(ratio)}"
 
 
-def _group_calmer() -> tuple[bool | None, str] | None:
+def _group_calmer() -> tuple[bool | None, str]:
     run = _run("figure-2", normalisation="group")
-    return run and (_below(_NOT_CALMER, run), _calmer(run))
+    return _below(_NOT_CALMER, run), _calmer(run)
 
 
-FINDINGS = (
-    Finding(
-        "From PyTorch's initialisation the three regressions vary less backward.",
-        _regressions_calmer,
+FINDINGS = {
+    "From PyTorch's initialisation the three regressions vary less backward.": _regressions_calmer,
+    "From LeCun's or He's normal weights the forward run on x² diverges.": _normal_weights_diverge,
+    "From LeCun's weights the backward run on x² does not diverge.": _backward_survives,
+    "The MLP on Fashion-MNIST learns nothing from PyTorch's initialisation.": _nothing_learned,
+    "From He's, it varies less backward on every seed.": _mlp_calmer,
+    "Its loss is no lower for that: on some seed it is not lower backward.": _mlp_no_better,
+    "From LeCun's and Glorot's it learns more slowly, and backward gains less.": _slower_and_weaker,
+    "With standardised inputs backward gains more.": _standardised_stronger,
+    "The ResNet-18 with batch normalisation does not vary less backward.": _resnet_not_calm,
+    "Its consecutive backward iterates lie further apart in θ than the forward ones.": (
+        _resnet_moves_further
     ),
-    Finding(
-        "From LeCun's or He's normal weights the forward run on x² diverges.",
-        _normal_weights_diverge,
-    ),
-    Finding("From LeCun's weights the backward run on x² does not diverge.", _backward_survives),
-    Finding(
-        "The MLP on Fashion-MNIST learns nothing from PyTorch's initialisation.", _nothing_learned
-    ),
-    Finding("From He's, it varies less backward on every seed.", _mlp_calmer),
-    Finding(
-        "Its loss is no lower for that: on some seed it is not lower backward.", _mlp_no_better
-    ),
-    Finding(
-        "From LeCun's and Glorot's it learns more slowly, and backward gains less.",
-        _slower_and_weaker,
-    ),
-    Finding("With standardised inputs backward gains more.", _standardised_stronger),
-    Finding(
-        "The ResNet-18 with batch normalisation does not vary less backward.", _resnet_not_calm
-    ),
-    Finding(
-        "Its consecutive backward iterates lie further apart in θ than the forward ones.",
-        _resnet_moves_further,
-    ),
-    Finding("With group normalisation they lie closer together.", _group_moves_less),
-    Finding("With group normalisation the ResNet-18 varies less backward.", _group_calmer),
-)
-"""What the pilot found, in the order in which it was looked at."""
+    "With group normalisation they lie closer together.": _group_moves_less,
+    "With group normalisation the ResNet-18 varies less backward.": _group_calmer,
+}
+"""What the pilot found on one to five seeds, in the order in which it was looked at.
+
+Each has a function that returns whether the stored results confirm it, or None where they leave it
+open, and what they say.
+"""
 
 
-def _apart(**changes: str) -> pd.DataFrame | None:
+def _apart(**changes: str) -> pd.DataFrame:
     """Return how far apart consecutive iterates of Figure 2 lie in theta: a column an order."""
     motion = overview.in_both(runs.stored("motion-figure-2", **changes))
     if motion.empty:
-        return None
+        raise _NotRunError
     return motion.pivot(index=["seed", "step"], columns="order", values="moved")
 
 

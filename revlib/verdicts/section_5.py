@@ -14,7 +14,7 @@ from revlib.runs import Shown
 from revlib.verdicts import findings, intervals, stability
 
 
-def windows(table: pd.DataFrame, quantity: str = "test_loss") -> pd.DataFrame:
+def windows(table: pd.DataFrame) -> pd.DataFrame:
     """Return how calm each window is, and at what cost, seed by seed.
 
     Parameters
@@ -22,8 +22,6 @@ def windows(table: pd.DataFrame, quantity: str = "test_loss") -> pd.DataFrame:
     table
         Paths of the forward and of other orders, over the same run of consecutive steps (a step
         0 before it is not looked at).
-    quantity
-        What is to be calm.
 
     Returns
     -------
@@ -35,7 +33,7 @@ def windows(table: pd.DataFrame, quantity: str = "test_loss") -> pd.DataFrame:
         ``level`` (mean over the steps, in units of the quantity).
     """
     steps = sorted(set(table["step"]) - {0})
-    found = stability.fluctuation(table, quantity, steps[0], steps[-1]).set_index("order")
+    found = stability.fluctuation(table, "test_loss", steps[0], steps[-1]).set_index("order")
     forward = found.loc[["forward"]].set_index("seed")
     rows = []
     for name, own in found.groupby("order"):
@@ -258,13 +256,10 @@ def reset_lines(studies: Mapping[str, Shown]) -> list[str]:
         last = each.table[each.table["step"] == each.table["step"].max()]
         loss = last.pivot(index="seed", columns="order", values="kept_loss")
         for rival in ("forward", "forward when better"):
-            clause = findings.less(
+            clause = findings.lower(
                 "the test loss of the best iterate",
-                "is",
-                "",
                 loss[rival] / loss[RESET],
                 (f"that of *{rival}*", "with such a start"),
-                ("lower", "*higher*"),
             )
             price = f"{cost[RESET] / cost[rival]:.1f} times the cost"
             lines.append(f"{where}: {clause}, at {price}")
@@ -387,35 +382,30 @@ def optimizers_levels(measured: pd.DataFrame) -> str:
 def sentences() -> str:
     """Return when the order of iteration is worth a thought, as far as the stored results tell.
 
-    Returns
-    -------
-    str
-        Three sentences as a list in Markdown. All numbers come from the stored results of the
-        preset ``paper``; a sentence for which they are missing says so.
+    Three sentences as a list in Markdown. All numbers come from the stored results of the preset
+    ``paper``; a sentence for which they are missing says so.
     """
-    return "\n".join(
-        f"- {advice}"
-        for advice in (
-            _on_calm("windows-figure-4", 50) + _calm_too("windows-figure-7"),
-            _on_loss("reset-figure-4", "reset when better")
-            + _loss_too("reset-figure-7", "reset when better"),
-            _on_judging("ranking-figure-4") + _judging_too("ranking-figure-5"),
-        )
-    )
+    lines = []
+    for (name, tell), (other, tell_more) in (
+        (("windows-figure-4", _on_calm), ("windows-figure-7", _calm_too)),
+        (("reset-figure-4", _on_loss), ("reset-figure-7", _loss_too)),
+        (("ranking-figure-4", _on_judging), ("ranking-figure-5", _judging_too)),
+    ):
+        one, more = (runs.shown(each, "paper") for each in (name, other))
+        line = tell(one.table) if one.preset == "paper" else f"Not yet run: `revlib run {name}`."
+        lines.append(line + (tell_more(more.table) if more.preset == "paper" else ""))
+    return findings.listed(lines)
 
 
-def _on_calm(name: str, window: int) -> str:
-    table = _stored(name)
-    if table is None:
-        return _missing(name)
+def _on_calm(table: pd.DataFrame) -> str:
     found = windows(table)
-    own = found[found["order"] == f"windowed({window})"]
+    own = found[found["order"] == "windowed(50)"]
     spread = findings.less(
         "it", "varies", "about its trend over several windows", own["steady"], _windows(own)
     )
     return (
         "If you need the iterates themselves, and none that jumps from one step to the next, try "
-        f"backward in windows of {window} steps: {_jumps(own)}; {spread} (MLP learning x²)."
+        f"backward in windows of 50 steps: {_jumps(own)}; {spread} (MLP learning x²)."
     )
 
 
@@ -431,29 +421,23 @@ def _jumps(own: pd.DataFrame) -> str:
     return f"{calm}, at {stability.rounded(own['cost'].iloc[0])} times the cost"
 
 
-def _on_loss(name: str, case: str) -> str:
-    table = _stored(name)
-    if table is None:
-        return _missing(name)
+def _on_loss(table: pd.DataFrame) -> str:
     loss, cost = (ends(table, q, "forward") for q in ("kept_loss", "cost"))
     ratio, price = (
-        found.loc[case, "mean"] / found.loc["forward", "mean"] for found in (loss, cost)
+        found.loc[RESET, "mean"] / found.loc["forward", "mean"] for found in (loss, cost)
     )
-    advice = "try" if loss.loc[case, "side"] == "lower" else "do not look for"
+    advice = "try" if loss.loc[RESET, "side"] == "lower" else "do not look for"
     return (
         f"If you want a lower loss, {advice} it in the order: "
         "backward from a start that moves only when that lowers the validation loss, the best "
         f"iterate has {stability.rounded(ratio)} times the test loss of the best iterate of "
         f"forward training, at {stability.rounded(price)} times the cost (MLP learning "
-        f"x²; lower on {loss.loc[case, 'lower']} of "
-        f"{stability.counted(int(loss.loc[case, 'seeds']), 'seed')})."
+        f"x²; lower on {loss.loc[RESET, 'lower']} of "
+        f"{stability.counted(int(loss.loc[RESET, 'seeds']), 'seed')})."
     )
 
 
-def _on_judging(name: str) -> str:
-    table = _stored(name)
-    if table is None:
-        return _missing(name)
+def _on_judging(table: pd.DataFrame) -> str:
     wrong = ends(table, "misranked", "forward")
     best, seeds = wrong["mean"].idxmin(), stability.counted(int(wrong["seeds"].max()), "seed")
     return (
@@ -463,32 +447,23 @@ def _on_judging(name: str) -> str:
     )
 
 
-def _calm_too(name: str) -> str:
+def _calm_too(table: pd.DataFrame) -> str:
     """Return the same of the longest window on the other task, so that neither stands alone."""
-    table = _stored(name)
-    if table is None:
-        return ""
     found = windows(table)
     own = found[found["cost"] == found["cost"].max()]
     return f" On Fashion-MNIST, {_jumps(own)}."
 
 
-def _loss_too(name: str, case: str) -> str:
-    table = _stored(name)
-    if table is None:
-        return ""
+def _loss_too(table: pd.DataFrame) -> str:
     loss = ends(table, "kept_loss", "forward")
-    ratio = loss.loc[case, "mean"] / loss.loc["forward", "mean"]
+    ratio = loss.loc[RESET, "mean"] / loss.loc["forward", "mean"]
     return (
-        f" On Fashion-MNIST it is {ratio:.2f} times, lower on {loss.loc[case, 'lower']} of "
-        f"{stability.counted(int(loss.loc[case, 'seeds']), 'seed')}."
+        f" On Fashion-MNIST it is {ratio:.2f} times, lower on {loss.loc[RESET, 'lower']} of "
+        f"{stability.counted(int(loss.loc[RESET, 'seeds']), 'seed')}."
     )
 
 
-def _judging_too(name: str) -> str:
-    table = _stored(name)
-    if table is None:
-        return ""
+def _judging_too(table: pd.DataFrame) -> str:
     wrong = ends(table, "misranked", "forward")
     best = wrong["mean"].idxmin()
     return (
@@ -503,12 +478,3 @@ def _misranked(wrong: pd.DataFrame, method: str) -> str:
 
 def _others(wrong: pd.DataFrame, best: str) -> str:
     return ", ".join(f"*{m}* {_misranked(wrong, m)}" for m in METHODS if m != best)
-
-
-def _stored(name: str) -> pd.DataFrame | None:
-    found = runs.shown(name, "paper")
-    return found.table if found.preset == "paper" else None
-
-
-def _missing(name: str) -> str:
-    return f"Not yet run: `revlib run {name}`."

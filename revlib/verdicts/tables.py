@@ -6,12 +6,8 @@ import functools
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
-
-import pandas as pd
 
 from revlib import runs
-from revlib.store import results
 from revlib.verdicts import claims, findings, intervals, overview
 from revlib.verdicts.claims import AUTHORS, RATIO
 from revlib.verdicts.effects import CRITERIA
@@ -38,44 +34,13 @@ MARKS = {
 """The marks of verdicts; what is open has a question mark."""
 
 
-def table(chapter: str | None = None) -> pd.DataFrame:
-    """Return all claims, or those of a chapter, with their verdicts.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row for each claim: ``id``, ``claim``, ``place``, ``made_by``, ``verdict``, ``seeds``,
-        ``steps`` (at which it is judged), ``evidence``, ``chapter`` and ``files``.
-    """
-    return pd.DataFrame(
-        {
-            "id": found.claim.id,
-            "claim": found.claim.statement,
-            "place": found.claim.place,
-            "made_by": found.claim.made_by,
-            "verdict": found.verdict,
-            "seeds": found.seeds,
-            "steps": found.steps,
-            "evidence": found.evidence,
-            "chapter": found.claim.chapter,
-            "files": found.files,
-        }
-        for found in _verdicts(chapter)
-    )
-
-
-def page() -> Path:
-    """Return the file that pages of the book include: :func:`front`, written down."""
-    return results.root().with_name("verdicts.md")
-
-
 def front() -> str:
     """Return what the book's front page shows of all claims, and the table of all, in Markdown.
 
     First what became of the paper's main claims in each setting; then, after :data:`COUNTS`, how
     many came out how; then, after :data:`FULL_TABLE`, a row for each claim.
     """
-    rows = list(_verdicts(None))
+    rows = list(verdicts())
     return "\n".join(
         [
             by_setting(rows),
@@ -198,7 +163,7 @@ def _cells(rows: list[Verdict], chosen: Callable[[claims.Claim], bool]) -> str:
 def of_the_regulariser(rows: Iterable[Verdict] | None = None) -> str:
     """Return what the paper's claims on Figures 14 to 19 come to from each start, as a list."""
     found: dict[str, list[str]] = {}
-    for row in _verdicts(REGULARISER) if rows is None else rows:
+    for row in verdicts(REGULARISER) if rows is None else rows:
         if row.claim.chapter == REGULARISER and row.claim.made_by == "paper":
             for name, judged in row.readings.items():
                 found.setdefault(row.claim.words(name), []).append(judged.verdict)
@@ -211,7 +176,7 @@ def of_the_regulariser(rows: Iterable[Verdict] | None = None) -> str:
 
 def of_chapter(chapter: str) -> str:
     """Return the claims of a chapter with verdicts, evidence and criteria, in Markdown."""
-    rows = list(_verdicts(chapter))
+    rows = list(verdicts(chapter))
     used = dict.fromkeys(row.claim.criterion for row in rows)
     files = dict.fromkeys(file for row in rows for file in row.files)
     why = {
@@ -264,7 +229,8 @@ def _source(claim: claims.Claim) -> str:
     return "our question" if claim.made_by == "nobody" else claim.place
 
 
-def _verdicts(chapter: str | None) -> Iterator[Verdict]:
+def verdicts(chapter: str | None = None) -> Iterator[Verdict]:
+    """Return the verdicts on all claims, or on those of a chapter."""
     listed = claims.load()
     chosen = [claim for claim in listed if chapter in (None, claim.chapter)]
     if not chosen:
