@@ -152,6 +152,9 @@ def _plan(options: argparse.Namespace) -> Plan:
     from revlib.store import results
 
     changes = {name: results.value(text) for name, text in options.set}
+    for name, value in changes.items():
+        if value is None:
+            raise ValueError(f"'{name}=None' changes nothing: leave it out, or set a value.")
     return Plan.of(options.study, options.preset, changes=changes)
 
 

@@ -70,6 +70,8 @@ def check_recorded(record: Iterable[int] | None, steps: int) -> set[int]:
     ValueError
         If one of them lies outside that range, or is not a whole number.
     """
+    if not (record is None or isinstance(record, Iterable)):
+        raise ValueError(f"The steps to record must be several, [{record}] say; got {record!r}.")
     recorded = set(range(steps + 1)) if record is None else set(map(_whole, record))
     outside = sorted(n for n in recorded if not 0 <= n <= steps)
     if outside:
@@ -81,6 +83,10 @@ def check_recorded(record: Iterable[int] | None, steps: int) -> set[int]:
 
 def _whole(step: Any) -> int:
     """Return a step as a whole number; ``np.linspace`` gives some that are not of that type."""
-    if int(step) != step:
+    try:
+        whole = int(step)
+    except (TypeError, ValueError, OverflowError):
+        whole = None
+    if whole is None or whole != step:
         raise ValueError(f"Step {step} cannot be recorded: steps are whole numbers.")
-    return int(step)
+    return whole

@@ -183,6 +183,8 @@ class Plan:
         """Return the plan of what :func:`run` is asked for; its parameters are the same."""
         study = experiments.get(name)
         usual = study.size(preset)
+        if (changes or {}).get("nudge"):
+            raise ValueError("'nudge' is for audits, which look what rounding does; leave it out.")
         size = usual.changed(**(changes or {}))
         seeds = _seed_list(size.seeds if seeds is None else seeds)
         if (every or last) and not study.method.by_step:

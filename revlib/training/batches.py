@@ -94,6 +94,12 @@ def copied(thing: Any) -> Any:
     return mapped(of, thing)
 
 
+def versions(thing: Any) -> list[int]:
+    """Return how often each tensor of a structure has been changed in place."""
+    tensors = (leaf for leaf in leaves(thing) if isinstance(leaf, torch.Tensor))
+    return [tensor._version for tensor in tensors if not tensor.is_inference()]
+
+
 def moved(thing: Any, device: str) -> Any:
     """Return a structure on another device."""
     # Batches of graphs and packed sequences have such a method too.

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import nn
+from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from revlib.training import batches, mementos
 
@@ -145,7 +146,7 @@ class Trainer:
         self._optimizer = self._made.optimizer if ordinary else None
         tensors = [tensor for _, tensor in self._tensors()]
         self._cuda = list({t.device for t in tensors if t.device.type == "cuda"})
-        self._python = not mementos.only_torch(self._made)
+        self._python = not ordinary or not mementos.only_torch(self._made)
 
     @property
     def working_copy(self) -> Any:
@@ -203,9 +204,17 @@ class Trainer:
         Raises
         ------
         StepError
-            If the batch cannot be trained on.
+            If the batch cannot be trained on, or is changed by it.
         """
-        self.advance(n, self.task.batch(n))
+        batch = self.task.batch(n)
+        versions = batches.versions(batch)
+        self.advance(n, batch)
+        if not self.task.copies and batches.versions(batch) != versions:
+            raise StepError(
+                f"The training step on batch {n} changes that batch in place, and did not change "
+                "the first one. A replay would begin with other data: let the model or the step "
+                "work on a clone of its inputs."
+            )
 
     def advance(self, n: int, batch: Any) -> None:
         """Take a step on a batch, with the random numbers of ``T_n``."""
@@ -267,19 +276,43 @@ def learning_rate(task: Any) -> float | None:
     """Return the learning rate of plain SGD (no momentum, no weight decay), None for all else."""
     if not isinstance(task.model, nn.Module):
         return None
-    # Not the model's own: an optimizer may leave something hanging on what it is given.
-    parameters = [
-        nn.Parameter(p.detach(), requires_grad=p.requires_grad) for p in task.model.parameters()
-    ]
+    # Not the model's own: who makes the optimizer may change what it is given, or hang hooks on it.
+    given = list(task.model.parameters())
+    parameters = [nn.Parameter(p.detach().clone(), requires_grad=p.requires_grad) for p in given]
     if not parameters:
         return None
     optimizer = task.optimizer(parameters)
     plain = {**torch.optim.SGD(parameters, lr=0.1).defaults, "lr": optimizer.defaults.get("lr")}
     if type(optimizer) is not torch.optim.SGD or len(optimizer.param_groups) != 1:
         return None
-    if optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks:
+    if _steps_otherwise(optimizer) or not _as_given(parameters, given):
+        return None
+    taken = optimizer.param_groups[0]["params"]
+    if [id(parameter) for parameter in taken] != [id(parameter) for parameter in parameters]:
         return None
     group = {name: value for name, value in optimizer.param_groups[0].items() if name in plain}
     ways_to_do_the_same = {"foreach": None, "fused": None, "differentiable": False}
     same = {**group, **ways_to_do_the_same} == {**plain, **ways_to_do_the_same}
     return group["lr"] if same and isinstance(group["lr"], float) else None
+
+
+def _steps_otherwise(optimizer: torch.optim.Optimizer) -> bool:
+    """Return whether something hangs on an optimizer's step, or stands in its place."""
+    return bool(
+        vars(optimizer).keys() & {"step", "zero_grad"}
+        or optimizer._optimizer_step_pre_hooks
+        or optimizer._optimizer_step_post_hooks
+        or _global_optimizer_pre_hooks
+        or _global_optimizer_post_hooks
+    )
+
+
+def _as_given(parameters: list[nn.Parameter], given: list[nn.Parameter]) -> bool:
+    """Return whether parameters still are what they are copies of, and have no hooks."""
+    return all(
+        own.requires_grad == other.requires_grad
+        and not own._backward_hooks
+        and not own._post_accumulate_grad_hooks
+        and mementos.difference(own.detach(), other.detach()) is None
+        for own, other in zip(parameters, given, strict=True)
+    )

@@ -15,6 +15,7 @@ that matters.
 
 from __future__ import annotations
 
+import argparse
 import collections
 import contextlib
 import copy
@@ -63,6 +64,7 @@ _CONTAINERS = (dict, list, set, collections.deque, bytearray)
 _GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
 _LINKS = (types.FunctionType, types.MethodType, types.BuiltinMethodType, functools.partial)
 _SEEN = (torch.Tensor, nn.Module, np.ndarray, *_CONTAINERS, *_GENERATORS, types.CellType)
+_RECORDS = (types.SimpleNamespace, argparse.Namespace, collections.UserDict, collections.ChainMap)
 _ATOMS = frozenset({type(None), bool, int, float, str})
 _SHUT = (type, types.ModuleType, enum.Enum, np.generic, torch.dtype, torch.device)
 
@@ -74,7 +76,7 @@ class _Nothing:
 @functools.cache
 def _followed(kind: type) -> bool:
     """Return whether objects of a type are listed: they have content that may change."""
-    if issubclass(kind, (*_SEEN, *_LINKS, types.SimpleNamespace)):
+    if issubclass(kind, (*_SEEN, *_LINKS, *_RECORDS)):
         return True
     room = kind.__module__.partition(".")[0]
     shut = issubclass(kind, (*_SHUT, tuple)) or room in sys.stdlib_module_names
@@ -101,6 +103,8 @@ class Inventory:
         def met(thing: Any, path: str, key: Any) -> Any:
             if id(thing) not in self._refs:
                 path = _below(path, key)
+                while path in self.things:  # {"a.b": …, "a": {"b": …}}
+                    path += "'"
                 self.things[path], self._refs[id(thing)] = thing, Ref(path)
                 waiting.append(path)
             return self._refs[id(thing)]
@@ -236,14 +240,16 @@ def _content(thing: Any, met: Any, path: str, names: Mapping[int, Name] | None =
         items.append(part(thing._backward_hooks, "hooks"))
         part(thing._post_accumulate_grad_hooks if leaf else None, "hooks after")
     elif isinstance(thing, dict):
+        own = getattr(thing, "default_factory", None)
         items = [
             (part(key, f"key {place}"), part(value, key if type(key) in (str, int) else place))
             for place, (key, value) in enumerate(thing.items())
         ]
     elif isinstance(thing, (list, collections.deque)):
+        own = getattr(thing, "maxlen", None)
         items = [part(each, place) for place, each in enumerate(thing)]
     elif isinstance(thing, set):
-        items = [frozenset(part(each, "member") for each in thing)]
+        items = [frozenset(part(each, f"member {i}") for i, each in enumerate(thing))]
     elif isinstance(thing, types.CellType):
         items = [part(_inside(thing), "inside")]
     elif isinstance(thing, np.ndarray):
@@ -289,7 +295,17 @@ def _made(kind: type, content: list, values: Mapping[str, torch.Tensor]) -> Any:
     if issubclass(kind, np.ndarray):
         return content[0].copy()
     if issubclass(kind, _GENERATORS):
-        return kind(np.random.PCG64()) if kind is np.random.Generator else kind()
+        if kind is np.random.Generator:
+            return kind(getattr(np.random, content[0]["bit_generator"])())
+        return kind()
+    if issubclass(kind, (collections.deque, collections.defaultdict)):
+        return kind(maxlen=content[0]) if kind is collections.deque else kind(content[0])
+    if issubclass(kind, _LINKS):
+        raise ValueError(
+            f"A {kind.__name__} that the training made on the way would have to be made anew for a "
+            "replay, which is not possible. Let the model, the loss or the optimizer hold it from "
+            "the start, or hold numbers and tensors in its place."
+        )
     return kind.__new__(kind)
 
 

@@ -35,11 +35,12 @@ from typing import Any
 import cloudpickle
 import joblib
 import pandas as pd
+import torch
 from torch import nn
 from tqdm import tqdm
 
 from revlib.iterates import check_recorded
-from revlib.orders import Node, Order, tree, whole
+from revlib.orders import Node, Order, named, tree, whole
 from revlib.training import convolutions, dense, processes, stacks
 from revlib.training.maps import Trainer, TrainingState
 from revlib.training.tasks import Task
@@ -65,7 +66,7 @@ STRATEGIES: dict[str, tuple[Callable[[Task], bool], type]] = {
 
 def trajectory(
     task: Task,
-    order: Order,
+    order: Order | str,
     steps: int,
     record: Iterable[int] | None = None,
     *,
@@ -81,7 +82,7 @@ def trajectory(
     task
         What is trained; its model is not changed.
     order
-        The order of iteration, see :mod:`revlib.orders`.
+        The order of iteration, see :mod:`revlib.orders`, or its name.
     steps
         The length of the run, in optimizer steps.
     record
@@ -114,15 +115,23 @@ def trajectory(
         batches, the order spells an impossible word, the strategy does not apply, the device is not
         there, or the task cannot be replayed exactly (``Task.check``).
     """
+    order = named(order) if isinstance(order, str) else order
+    if not isinstance(order, Order):
+        raise ValueError(
+            "The order must be one of revlib's, revlib.backward() or revlib.Order(name, word), or "
+            f"a name, 'backward' say; got {order!r}."
+        )
     steps = whole("The number of steps", steps, 0)
+    whole("The number of workers", workers, 1)
     recorded = sorted(check_recorded(record, steps))
     tree(order, recorded)  # its words are possible
     task.require(steps)
     task = task if device is None else task.to(device)
-    task.check()
+    with torch.enable_grad():
+        task.check(steps)
     if not recorded:  # the columns are those of any step
         return trajectory(task, order, 0, [0]).iloc[:0]
-    with _source(task, workers) as source:
+    with _source(task, workers) as source, torch.enable_grad():
         jobs = [Job(source, task.seed, order, recorded, strategy)]
         rows = [row for rows in compute(jobs, workers, progress) for row in rows]
     return pd.DataFrame(rows).sort_values("step", ignore_index=True)

@@ -32,6 +32,10 @@ LAST_BATCH = "batch"
 """The evaluation set that every iterate has besides those of its task: the batch applied last."""
 
 
+_KEYS = {"seed", "order", "step"}
+_MEASURED = {each + end for each in ("loss", "accuracy") for end in ("", evaluation.BY_BATCH)}
+
+
 class _Training:
     """What tasks of all kinds have in common: batches, a seed, copies."""
 
@@ -53,7 +57,28 @@ class _Training:
                 value = operator.index(value)
             except TypeError:
                 raise ValueError(f"The seed must be a whole number; got {value!r}.") from None
-        if name == "batches" and not hasattr(value, "__getitem__"):
+        if name == "optimizer" and not callable(value):
+            raise ValueError(
+                "The optimizer must be a function that makes one from parameters, "
+                f"functools.partial(torch.optim.SGD, lr=0.1) say; got a {type(value).__name__}."
+            )
+        if name == "model" and not callable(value):
+            raise ValueError(
+                "The model must be a module, or a function without arguments that makes one; got "
+                f"{value!r}."
+            )
+        if name == "metrics" and not isinstance(value, Mapping):
+            raise ValueError(
+                "The metrics must be functions by name, {'error': error} say; got a "
+                f"{type(value).__name__}."
+            )
+        if name == "metrics" and (taken := _MEASURED & value.keys()):
+            raise ValueError(
+                f"A metric may not be called {' or '.join(sorted(taken))}: that is measured anyway."
+            )
+        # A data set that can only be run through inherits a __getitem__ that refuses.
+        stream = isinstance(value, torch.utils.data.IterableDataset)
+        if name == "batches" and (stream or not hasattr(value, "__getitem__")):
             if not isinstance(value, Iterable):
                 raise ValueError(
                     "The batches must be a list, a loader or anything else that can be run "
@@ -96,18 +121,23 @@ class _Training:
         with contextlib.suppress(IndexError):
             return self.batch(1)
 
-    def check(self) -> None:
+    def check(self, steps: int = 1) -> None:
         """Make sure that the task can be replayed exactly, by trying it (:mod:`.trials`).
 
-        A whole step, an evaluation of each set, and a second replay of that step from the same
+        A few steps, an evaluation of each set, and a second replay of these steps from the same
         state, which has to give the same bits. Nothing that is given is changed.
+
+        Parameters
+        ----------
+        steps
+            How long the run will be: no more steps are tried.
 
         Raises
         ------
         ValueError
             If something does not work; it says what.
         """
-        trials.check(self)
+        trials.check(self, steps)
 
     def __copy__(self) -> Any:
         """Return the same task; so does ``dataclasses.replace`` but for what it replaces."""
@@ -402,7 +432,13 @@ class OwnTask(_Training):
 
     def measure(self, made: Any, last: int | None) -> dict[str, float]:
         """Evaluate what is trained."""
-        return {name: float(value) for name, value in self.evaluation(made).items()}
+        measured = {name: float(value) for name, value in self.evaluation(made).items()}
+        if taken := _KEYS & measured.keys():
+            raise ValueError(
+                f"What is evaluated may not be called {' or '.join(sorted(taken))}: the table has "
+                "such a column of its own."
+            )
+        return measured
 
     def plain(self) -> bool:
         """Return False: nothing is known of its steps."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -20,8 +22,12 @@ WAY_OUT = (
 )
 
 
-def check(task: Any) -> None:
-    """Try a step, an evaluation, and the step once more; for ``Task.check``.
+TRIED = 8
+"""Steps that are taken twice: what a step hides may show in a later one only, after a warm-up."""
+
+
+def check(task: Any, steps: int) -> None:
+    """Try a few steps, an evaluation, and the steps once more; for ``Task.check``.
 
     What is found is noted in the task: whether batches are changed in place, so that each replay
     needs a copy of its own; and whether evaluation leaves traces, which are then removed.
@@ -38,6 +44,7 @@ def check(task: Any) -> None:
     ordinary = isinstance(trainer.working_copy, WorkingCopy)
     if ordinary:
         _stands_alone(trainer, task.model)
+        _shares_as_before(trainer, task.model)
         if first is not None:
             _fits(other, batches.copied(first))
             other = Trainer(task)
@@ -57,17 +64,27 @@ def check(task: Any) -> None:
             "Batch 1 is another one each time that it is asked for. Make a list of the batches, so "
             "that every order sees the same."
         )
-    tried = batches.copied(first)
-    trainer.advance(1, tried)
-    changed = not _same(first, tried)
+    given = _first(task, steps)
+    tried = batches.copied(given)
+    for n, batch in enumerate(tried, 1):
+        trainer.advance(n, batch)
+    changed = not _same(given, tried)
     after = trainer.state()
+    if found := mementos.difference(vars(start), vars(other.state())):
+        trainer.load(start)
+        raise ValueError(
+            f"A step on one working copy changed another one: they share '{found}', which the "
+            "functions that make model or optimizer have from outside. Let them make it anew each "
+            "time, inside."
+        )
     changed = _changed_by_evaluation(task, trainer, 1) or changed
     restores = mementos.difference(vars(after), vars(trainer.state())) is not None
     trainer.load(start)
-    trainer.advance(1, batches.copied(first))
+    for n, batch in enumerate(given, 1):
+        trainer.advance(n, batches.copied(batch))
     if found := mementos.difference(vars(after), vars(trainer.state())):
         raise ValueError(
-            "The first step gave something else when it was taken again from the same state: "
+            "The first steps gave something else when they were taken again from the same state: "
             f"'{found}' differs. So a step depends on what is not part of that state (a global "
             "variable, an iterator, a file), or its sums are not taken in a fixed order (on a "
             "graphics card see torch.use_deterministic_algorithms). Let the model, the loss or the "
@@ -124,6 +141,15 @@ def same_first_step(task: Any, kind: Callable[[Any], Any]) -> bool:
     return True
 
 
+def _first(task: Any, steps: int) -> list[Any]:
+    """Return the batches of the first steps that are to be tried, as far as there are any."""
+    found = []
+    with contextlib.suppress(IndexError):
+        for n in range(1, max(1, min(steps, TRIED)) + 1):
+            found.append(task.batch(n))
+    return found
+
+
 def _no_single_examples(task: Any, first: Any) -> None:
     stream = task.batches.batches if isinstance(task.batches, batches.Moved) else task.batches
     if not isinstance(stream, torch.utils.data.Dataset) or type(first) not in (tuple, list):
@@ -146,6 +172,36 @@ def _stands_alone(trainer: Trainer, model: Any) -> None:
                 "A copy of the model would go on to use the model that was given: a function that "
                 f"was made for that one leads to it, by '{path}'. {WAY_OUT}"
             )
+
+
+def _shares_as_before(trainer: Trainer, model: Any) -> None:
+    """Make sure that what lies in the same memory in a model does so in its working copy."""
+    if not isinstance(model, nn.Module):
+        return
+    given = _places(mementos.Inventory({"model": model}).things)
+    copied = _places(trainer.inventory.things)
+    together: dict[int, list[str]] = {}
+    for path, place in given.items():
+        together.setdefault(place, []).append(path)
+    for paths in together.values():
+        if len({copied[path] for path in paths if path in copied}) > 1:
+            raise ValueError(
+                f"A copy of the model would lose that {' and '.join(paths)} lie in the same "
+                f"memory. Let the model hold one of them, and use that. {WAY_OUT}"
+            )
+
+
+def _places(things: Mapping[str, Any]) -> dict[str, int]:
+    """Return where the values of tensors and arrays lie in memory, by path."""
+    found = {}
+    for path, thing in things.items():
+        if isinstance(thing, torch.Tensor) and thing.layout is torch.strided and not thing.is_meta:
+            found[path] = thing.untyped_storage().data_ptr()
+        elif isinstance(thing, np.ndarray):
+            while isinstance(thing.base, np.ndarray):
+                thing = thing.base
+            found[path] = thing.__array_interface__["data"][0]
+    return {path: place for path, place in found.items() if place}  # 0: it is empty
 
 
 def _fits(trainer: Trainer, batch: tuple[Any, Any]) -> None:
