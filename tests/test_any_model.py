@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from revlib import Task, backward, reset, switch, tail, trajectory, windowed
 from revlib.runs.engine import Plan
@@ -992,3 +993,254 @@ def test_a_memento_restores_in_place_what_was_there_and_makes_anew_what_was_not(
     assert mementos.difference(inventory.changes({}), after) is None
     shared += 1
     assert mementos.difference(inventory.changes({}), after)
+
+
+# What could hide from a fast strategy, or from the trial.
+
+
+def on_the_last_layer(parameters):
+    return SGD(list(parameters)[-2:])
+
+
+def freezing_the_first(parameters):
+    parameters = list(parameters)
+    parameters[0].requires_grad_(False)
+    return SGD(parameters)
+
+
+def clamping(parameters):
+    parameters = list(parameters)
+    parameters[0].register_hook(lambda gradient: gradient.clamp(-0.01, 0.01))
+    return SGD(parameters)
+
+
+def after_accumulation(parameters):
+    def halve(parameter):
+        parameter.grad.mul_(0.5)
+
+    parameters = list(parameters)
+    parameters[0].register_post_accumulate_grad_hook(halve)
+    return SGD(parameters)
+
+
+def clipping_from_outside(parameters):
+    parameters = list(parameters)
+    optimizer = SGD(parameters)
+    step = optimizer.step
+
+    def clipped(closure=None):
+        nn.utils.clip_grad_norm_(parameters, 0.1)
+        return step(closure)
+
+    optimizer.step = clipped
+    return optimizer
+
+
+def initialising(parameters):
+    parameters = list(parameters)
+    with torch.no_grad():
+        parameters[0].mul_(2)
+    return SGD(parameters)
+
+
+MAKERS = [
+    on_the_last_layer,
+    freezing_the_first,
+    clamping,
+    after_accumulation,
+    clipping_from_outside,
+    initialising,
+]
+
+
+@pytest.mark.parametrize("optimizer", MAKERS)
+def test_what_makes_the_optimizer_may_do_more(optimizer):
+    """The network is one that the dense strategy takes with a plain optimizer."""
+    assert dense.applies(task(plain(nn.ReLU)))
+    model = plain(nn.ReLU)
+    before = copy.deepcopy(model.state_dict())
+    same(lambda: plain(nn.ReLU), optimizer, given=lambda: model)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name]), "the caller's model is not changed"
+
+
+def test_hooks_on_all_optimizers_are_seen():
+    def halve(optimizer, *_):
+        for parameter in optimizer.param_groups[0]["params"]:
+            parameter.grad.mul_(0.5)
+
+    hook = register_optimizer_step_pre_hook(halve)
+    try:
+        same(lambda: plain(nn.ReLU))
+    finally:
+        hook.remove()
+
+
+def counting(counts):
+    def make(parameters):
+        optimizer = SGD(parameters)
+        optimizer.register_step_post_hook(lambda *_: counts.append(None))
+        return optimizer
+
+    return make
+
+
+def test_what_working_copies_share_is_refused_and_put_back():
+    model = plain()
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(ValueError, match=r"changed another one: they share 'model\.0\.weight'"):
+        trajectory(task(lambda: model), backward(), 3)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name])
+    counts = []
+    with pytest.raises(ValueError, match="make it anew each time"):
+        trajectory(task(optimizer=counting(counts)), backward(), 3)
+    assert counts == []
+
+
+class Warming(nn.Module):
+    seen = 0
+
+    def __init__(self):
+        super().__init__()
+        self.f = plain()
+
+    def forward(self, x):
+        type(self).seen += self.training
+        return self.f(x) * min(1.0, 0.5 + self.seen // 4)
+
+
+def test_a_state_that_is_not_the_models_is_refused_also_where_it_shows_after_some_steps():
+    with pytest.raises(ValueError, match="first steps gave something else when they were taken"):
+        trajectory(task(Warming()), backward(), STEPS)
+
+
+def in_one_memory(share):
+    def make():
+        model = plain()
+        share(model)
+        return model
+
+    return make
+
+
+@pytest.mark.parametrize(
+    "share",
+    [
+        lambda model: setattr(model[0].bias, "data", model[2].weight.data[0]),
+        lambda model: setattr(model, "seen", model[0].weight.detach().numpy()),
+    ],
+    ids=["parameters", "an array"],
+)
+def test_what_lies_in_one_memory_is_refused_and_may_come_as_a_function(share):
+    make = in_one_memory(share)
+    with pytest.raises(ValueError, match=r"lie in the same memory\. .* a function that makes"):
+        trajectory(task(make()), backward(), 3)
+    assert len(trajectory(task(make), backward(), 3)) == 4
+
+
+class Flipping(nn.Module):
+    """It changes the batch that begins with a number."""
+
+    def __init__(self, mark):
+        super().__init__()
+        self.f, self.mark = plain(), mark
+
+    def forward(self, x):
+        return self.f(x.neg_() if self.training and float(x[0, 0]) == self.mark else x)
+
+
+def test_a_batch_that_is_changed_in_place_is_copied_or_refused():
+    stream, _ = data()
+    mark = float(stream[2][0][0, 0])
+    same(lambda: Flipping(mark))
+    long, _ = data(12)
+    problem = task(Flipping(float(long[10][0][0, 0])), stream=long)
+    with pytest.raises(ValueError, match="step on batch 11 changes that batch in place"):
+        trajectory(problem, backward(), 12, [12])
+
+
+class MadeOnTheWay(nn.Module):
+    """It keeps things that are not there at the start."""
+
+    def __init__(self, make, use):
+        super().__init__()
+        self.f, self.make, self.use, self.kept = plain(), make, use, None
+
+    def forward(self, x):
+        if self.training:
+            self.kept = self.kept or self.make()
+            return self.f(x) * self.use(self.kept)
+        return self.f(x)
+
+
+def of_a_window(kept):
+    kept.append(len(kept) + 1.0)
+    return sum(kept) / 4
+
+
+def of_counts(kept):
+    kept["a"] += 1
+    return 1 / kept["a"]
+
+
+@pytest.mark.parametrize(
+    ("make", "use"),
+    [
+        (lambda: collections.deque([0.5], maxlen=2), of_a_window),
+        (lambda: collections.defaultdict(int, {"b": 1}), of_counts),
+        (lambda: np.random.Generator(np.random.Philox(3)), lambda kept: kept.uniform(0.5, 1)),
+    ],
+    ids=["deque", "defaultdict", "generator"],
+)
+def test_what_is_made_on_the_way_is_made_anew_for_a_replay(make, use):
+    same(lambda: MadeOnTheWay(make, use))
+
+
+def test_a_function_made_on_the_way_is_refused():
+    problem = task(MadeOnTheWay(lambda: functools.partial(float, 1), lambda kept: kept()))
+    with pytest.raises(ValueError, match="A partial that the training made on the way"):
+        trajectory(problem, windowed(3), STEPS)
+
+
+def test_one_may_ask_with_a_name_and_where_no_gradients_are_taken():
+    problem = task()
+    expected = trajectory(problem, windowed(3), 4)
+    with torch.no_grad():
+        assert trajectory(problem, "windowed(3)", 4).equals(expected)
+
+
+class Stream(torch.utils.data.IterableDataset):
+    def __iter__(self):
+        yield from data()[0]
+
+
+def test_a_data_set_to_run_through_is_a_stream():
+    assert trajectory(task(stream=Stream()), backward(), 3).equals(
+        trajectory(task(), backward(), 3)
+    )
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: trajectory(task(), backward, 3), "order must be one of revlib's.*got <function"),
+        (lambda: trajectory(task(), backward(), 3, 2), r"must be several, \[2\] say"),
+        (lambda: trajectory(task(), backward(), 3, [None]), "Step None cannot be recorded"),
+        (lambda: trajectory(task(), backward(), 3, [np.nan]), "Step nan cannot be recorded"),
+        (lambda: trajectory(task(), backward(), 3, workers=0), "number of workers must be"),
+        (lambda: task(optimizer=SGD(plain().parameters())), "must be a function that makes one"),
+        (lambda: task("net"), "model must be a module, or a function.*got 'net'"),
+        (lambda: task(metrics=[abs]), "functions by name.*got a list"),
+        (lambda: task(metrics={"loss": abs}), "may not be called loss: that is measured anyway"),
+        (
+            lambda: trajectory(
+                Task.of(plain, lambda *_: None, lambda _: {"step": 1}, [1]), backward(), 1
+            ),
+            "may not be called step: the table has such a column",
+        ),
+    ],
+)
+def test_mistakes_are_told_in_a_sentence(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

@@ -118,6 +118,8 @@ def assert_one_sentence(text, *parts):
             "run figure-2 --set data=x^2",
             ["'data' must be cifar10 or cifar100, for the model"],
         ),
+        ("run tiny --set nudge=1", ["'nudge' is for audits"]),
+        ("run tiny --set train_examples=None", ["'train_examples=None' changes nothing"]),
         ("run tiny --set model=resnet18", ["'hidden' must be left out, for the model resnet18"]),
         ("run tiny --set learning_rate=1e400", ["must be a finite number, 0 or more; got inf"]),
         ("run tiny --set learning_rate=True", ["must be a finite number, 0 or more; got True"]),

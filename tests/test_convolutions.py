@@ -360,9 +360,27 @@ def with_hook_on_the_optimizer(parameters):
     return optimizer
 
 
+def clipping_from_outside(parameters):
+    """It clips nothing in the first step."""
+    parameters = list(parameters)
+    optimizer = SGD(parameters)
+    step = optimizer.step
+    optimizer.step = lambda closure=None: (
+        nn.utils.clip_grad_norm_(parameters, 1e9),
+        step(closure),
+    )[1]
+    return optimizer
+
+
+def on_some(parameters):
+    return SGD(list(parameters)[:-1])
+
+
 @pytest.mark.parametrize(
     ("model", "optimizer"),
     [
+        (small(), clipping_from_outside),
+        (small(), on_some),
         (small(), partial(torch.optim.SGD, lr=0.1, momentum=0.9)),
         (small(), partial(torch.optim.SGD, lr=0.1, weight_decay=0.1)),
         (small(), torch.optim.Adam),

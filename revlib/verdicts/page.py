@@ -318,7 +318,8 @@ class Page:
         return Markdown(
             provenance.line(
                 preset=self.first.preset,
-                seeds=table["seed"].nunique(),
+                **{name: value for name, value in self._asked[2].items() if value is not None},
+                seeds=", ".join(map(str, sorted(set(table["seed"])))),
                 recorded_steps=table["step"].nunique(),
             )
         )
