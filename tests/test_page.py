@@ -118,7 +118,10 @@ def test_what_the_reader_changes_reaches_everything(changes, words):
     assert "this is a small experiment of another setting" in page.cost().data
     assert f"forward is recorded on 1 of 2 seeds at {len(recorded)} of 33" in page.cost().data
 
-    assert f"preset sample; seeds 1; recorded steps {len(recorded)}; " in page.provenance().data
+    line = page.provenance().data
+    assert line.startswith("*Provenance: preset sample; ")
+    assert f"; seeds 1; recorded steps {len(recorded)}; " in line
+    assert all(f"; {name.replace('_', ' ')} {value}; " in line for name, value in given.items())
     assert page.audit().data.startswith("**Audit.** Skipped: of tiny at preset sample nothing")
 
 
