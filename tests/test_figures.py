@@ -124,6 +124,20 @@ def test_runs_of_consecutive_steps_are_not_joined_with_the_grid():
     assert all(list(line.get_xdata()) == list(range(9)) for line in lines(ax).values())
 
 
+def test_a_wide_gap_in_the_grid_is_not_bridged():
+    table = learning(seeds=(0,), steps=(0, 100, 105, 110, 115))
+    (ax,) = figures.curves(table, ["test_loss"]).axes
+    for line in lines(ax).values():
+        np.testing.assert_array_equal(line.get_xdata(), [0, np.nan, 100, 105, 110, 115])
+
+
+def test_large_is_a_seed_with_all_orders():
+    table = learning(seeds=(0, 1, 2))
+    table = table[(table["seed"] != 0) | (table["order"] == "backward")]
+    titles = [ax.get_title() for ax in figures.curves(table, ["test_loss"]).axes]
+    assert titles == ["seed 1", "seed 2", "0"]
+
+
 @pytest.mark.parametrize("rough", ["forward", "backward"])
 def test_the_path_that_moves_less_lies_on_top(rough):
     table = learning(seeds=(0,))
@@ -150,7 +164,11 @@ def test_seeds_share_the_height_of_a_row_and_the_steps():
 def test_every_step_is_marked_where_few_are_recorded():
     (ax,) = figures.curves(learning(seeds=(0,)), ["test_loss"]).axes
     assert {line.get_marker() for line in lines(ax).values()} == {"o", "s"}
-    (ax,) = figures.curves(learning(seeds=(0,), steps=range(500)), ["test_loss"]).axes
+    one, other = learning(seeds=(0,)), learning(seeds=(0,), steps=range(500))
+    table = pd.concat([one[one["order"] == "forward"], other[other["order"] == "backward"]])
+    (ax,) = figures.curves(table, ["test_loss"]).axes
+    assert {line.get_marker() for line in lines(ax).values()} == {""}, "all are, or none"
+    (ax,) = figures.curves(other, ["test_loss"]).axes
     assert {line.get_marker() for line in lines(ax).values()} == {""}
 
 
