@@ -731,12 +731,19 @@ def test_a_full_disk_names_the_file_and_what_is_kept(tmp_path, monkeypatch):
     assert path.read_text() == "before"
 
 
-@pytest.mark.parametrize("error", [OSError(37, "No locks available"), NotImplementedError("flock")])
-def test_a_file_system_without_locks_is_named(error, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(37, "No locks available"), "cannot be locked .*another disk"),
+        (NotImplementedError("flock"), "cannot be locked .*another disk"),
+        (PermissionError(13, "Permission denied"), "may not be written to .Permission denied"),
+    ],
+)
+def test_why_a_folder_cannot_be_written_to_is_said(error, words, tmp_path, monkeypatch):
     def refuse(*args, **options):
         raise error
 
     monkeypatch.setattr(results.filelock.FileLock, "acquire", refuse)
-    message = f"{tmp_path} cannot be locked .*another disk"
+    message = f"{tmp_path} {words}"
     with pytest.raises(OSError, match=message), results.Store(tmp_path)._lock():
         pass

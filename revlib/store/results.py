@@ -23,6 +23,7 @@ import ast
 import contextlib
 import dataclasses
 import datetime
+import errno
 import functools
 import json
 import os
@@ -472,6 +473,11 @@ class Store:
                 "stop it: what it has computed is kept."
             ) from None
         except (OSError, NotImplementedError) as error:
+            if getattr(error, "errno", None) in (errno.EACCES, errno.EROFS):
+                raise OSError(
+                    f"{self.folder} may not be written to ({error.strerror}). Give yourself the "
+                    "right to, or work on a copy of the results elsewhere."
+                ) from error
             raise OSError(
                 f"{self.folder} cannot be locked against other processes ({error}): its file "
                 "system has no locks, perhaps. Nothing was changed there. Work on a copy of the "
