@@ -170,7 +170,7 @@ def of_the_regulariser(rows: Iterable[Verdict] | None = None) -> str:
     lines = {}
     for start, said in found.items():
         numbers = ", ".join(f"{n} {word}" for word, n in Counter(said).most_common())
-        lines[findings.sentence([start])[:-1]] = f"of {counted(len(said), 'claim')}, {numbers}."
+        lines[f"With {start}"] = f"of {counted(len(said), 'claim')}, {numbers}."
     return findings.listed(lines)
 
 
