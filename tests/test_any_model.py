@@ -1184,14 +1184,26 @@ def of_counts(kept):
     return 1 / kept["a"]
 
 
+class Window(collections.deque):
+    """A deque by another name."""
+
+
+class Choices(dict):
+    """A dictionary whose items are attributes, as many keep their choices."""
+
+    __getattr__ = dict.__getitem__
+
+
 @pytest.mark.parametrize(
     ("make", "use"),
     [
         (lambda: collections.deque([0.5], maxlen=2), of_a_window),
+        (lambda: Window([0.5], maxlen=2), of_a_window),
+        (lambda: Choices(rate=0.5), lambda kept: kept.rate),
         (lambda: collections.defaultdict(int, {"b": 1}), of_counts),
         (lambda: np.random.Generator(np.random.Philox(3)), lambda kept: kept.uniform(0.5, 1)),
     ],
-    ids=["deque", "defaultdict", "generator"],
+    ids=["deque", "its subclass", "choices", "defaultdict", "generator"],
 )
 def test_what_is_made_on_the_way_is_made_anew_for_a_replay(make, use):
     same(lambda: MadeOnTheWay(make, use))

@@ -240,13 +240,13 @@ def _content(thing: Any, met: Any, path: str, names: Mapping[int, Name] | None =
         items.append(part(thing._backward_hooks, "hooks"))
         part(thing._post_accumulate_grad_hooks if leaf else None, "hooks after")
     elif isinstance(thing, dict):
-        own = getattr(thing, "default_factory", None)
+        own = thing.default_factory if isinstance(thing, collections.defaultdict) else None
         items = [
             (part(key, f"key {place}"), part(value, key if type(key) in (str, int) else place))
             for place, (key, value) in enumerate(thing.items())
         ]
     elif isinstance(thing, (list, collections.deque)):
-        own = getattr(thing, "maxlen", None)
+        own = thing.maxlen if isinstance(thing, collections.deque) else None
         items = [part(each, place) for place, each in enumerate(thing)]
     elif isinstance(thing, set):
         items = [frozenset(part(each, f"member {i}") for i, each in enumerate(thing))]
@@ -298,15 +298,18 @@ def _made(kind: type, content: list, values: Mapping[str, torch.Tensor]) -> Any:
         if kind is np.random.Generator:
             return kind(getattr(np.random, content[0]["bit_generator"])())
         return kind()
-    if issubclass(kind, (collections.deque, collections.defaultdict)):
-        return kind(maxlen=content[0]) if kind is collections.deque else kind(content[0])
     if issubclass(kind, _LINKS):
         raise ValueError(
             f"A {kind.__name__} that the training made on the way would have to be made anew for a "
             "replay, which is not possible. Let the model, the loss or the optimizer hold it from "
             "the start, or hold numbers and tensors in its place."
         )
-    return kind.__new__(kind)
+    made = kind.__new__(kind)
+    if issubclass(kind, collections.deque):
+        collections.deque.__init__(made, maxlen=content[0])
+    if issubclass(kind, collections.defaultdict):
+        made.default_factory = content[0]
+    return made
 
 
 def _value(own: Name | torch.Tensor, values: Mapping[str, torch.Tensor]) -> torch.Tensor:
