@@ -579,7 +579,7 @@ def test_a_page_says_of_a_number_what_its_verdict_says(book):
             told = findings.Times(*np.exp([effect.mean, *effect.ends()]), effect.seeds, "")
             if each.criterion == "calmer":
                 [steps] = each.windows
-                ratios = stability.compare(table, quantity, *steps, "trend", each.orders).ratios
+                ratios = stability.compare(table, quantity, *steps, "trend", each.orders)
                 times = findings.Times.of(ratios)
                 assert str(times) == str(told)
                 assert times.side == SIDES.get(found.verdict) or (

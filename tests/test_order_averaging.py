@@ -463,6 +463,10 @@ def test_progress_is_compared_at_equal_train_loss():
     assert verdicts.at_equal_train_loss(found, "b", "a").loc[2, "mean"] == pytest.approx(0)
     assert verdicts.at_equal_train_loss(found, "c", "a").loc[2, "mean"] == pytest.approx(0.1)
     assert np.isnan(verdicts.at_equal_train_loss(found, "d", "a").loc[2, "mean"])
+    # On one of two seeds e does not get below its start, and so has no mean.
+    found = table({"a": [(1, 1.0), (1, 1.0)], "e": [(1.5, 1.5), (3, 3)]})
+    row = verdicts.at_equal_train_loss(found, "e", "a").loc[2]
+    assert (np.isnan(row["mean"]), row["less"]) == (True, False)
 
 
 def test_costs_are_measured_for_every_c(few):

@@ -196,6 +196,9 @@ def test_the_first_script_of_the_readme_shows_what_its_text_says(capsys):
     assert list(spread) == ["forward", "tail(100)", "backward"]
     assert spread["tail(100)"] < spread["forward"] / 3
     assert spread["backward"] < spread["forward"] / 3
+    recorded = range(400, 501, 5)
+    assert "record=range(400, 501, 5)" in script
+    assert orders.tail(100).cost(recorded) < orders.backward().cost(recorded) / 3
 
 
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "notebooks/reproducibility.md"])

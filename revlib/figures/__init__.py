@@ -19,6 +19,7 @@ from revlib.figures.plots import (
     quadrants,
     ratios,
     scaling,
+    structure,
     sweeps,
     theme,
     variants,

@@ -437,6 +437,13 @@ def scaling(
     return figure
 
 
+def structure(found: pd.DataFrame) -> Figure:
+    """Draw a structure function of the test loss (:func:`revlib.verdicts.stability.structure`)."""
+    known = {order: own.dropna() for order, own in found.iterrows()}
+    lines = {order: (own.index.to_numpy(float), own.to_numpy()) for order, own in known.items()}
+    return scaling(lines, lines, "lag τ, in steps", "change of the test loss in τ steps")
+
+
 def plane(cloud: np.ndarray, forward: np.ndarray, backward: Sequence[np.ndarray]) -> Figure:
     """Draw iterates in the plane over the set they belong to: one forward, some backward paths.
 

@@ -167,8 +167,8 @@ def varies(
             f"too few steps are recorded ({min(map(len, recorded))} from {steps[0]:,} to "
             f"{steps[1]:,}) to say how much the {what} varies about its trend"
         )
-    found = stability.compare(table, quantity, *steps, "trend", orders)
-    return less(f"the {what}", "varies", "about its trend", found.ratios, orders)
+    ratios = stability.compare(table, quantity, *steps, "trend", orders)
+    return less(f"the {what}", "varies", "about its trend", ratios, orders)
 
 
 def spreads(
@@ -182,7 +182,7 @@ def spreads(
     clauses, otherwise = [], []
     for quantity in quantities:
         times, steady = (
-            Times.of(stability.compare(table, quantity, *steps, statistic, orders).ratios)
+            Times.of(stability.compare(table, quantity, *steps, statistic, orders))
             for statistic in ("trend", "change")
         )
         ratio = "" if times.side == "none" else f", {times}"

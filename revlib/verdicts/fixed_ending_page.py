@@ -122,16 +122,9 @@ class FixedEndingPage:
         """Draw the structure function of the first setting."""
         where, first = next(iter(self.endings.items()))
         last = first.size.at[-1]
-        lags = [2**k for k in range((last // 2).bit_length())]
-        moved = stability.structure(first.table, "test_loss", last // 2, last, lags)
-        square = (moved["moved"] ** 2).groupby([moved["order"], moved["lag"]]).mean().dropna()
-        names = ("forward", "backward", f"tail({self.lengths[where]})")
-        lines = {
-            name: (square[name].index.to_numpy(float), np.sqrt(square[name])) for name in names
-        }
-        return figures.scaling(
-            lines, lines, "lag τ, in steps", "change of the test loss in τ steps"
-        )
+        found = stability.structure(first.table, "test_loss", last // 2, last)
+        names = ["forward", "backward", f"tail({self.lengths[where]})"]
+        return figures.structure(found.loc[names])
 
     def sooner(self) -> Markdown:
         """Say from which step on each path stays below a level."""

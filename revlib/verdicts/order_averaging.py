@@ -125,7 +125,8 @@ def at_equal_train_loss(table: pd.DataFrame, training: str, against: str) -> pd.
     -------
     pandas.DataFrame
         One row for each c: ``mean`` and ``spread`` over the seeds, and whether it is ``less``, as
-        in `difference`. Not a number where one of the two does not get below its start.
+        in `difference`. Not a number where on some seed one of the two does not get below its
+        start.
     """
     found = []
     for (c, seed), own in _both(table, training, against).groupby(["c", "seed"]):
@@ -137,7 +138,7 @@ def at_equal_train_loss(table: pd.DataFrame, training: str, against: str) -> pd.
         tests = [_test_loss_at(level, curve) for curve in curves]
         found.append({"c": c, "seed": seed, "difference": tests[0] - tests[1]})
     grouped = pd.DataFrame(found, columns=["c", "seed", "difference"]).groupby("c")["difference"]
-    found = pd.DataFrame({"mean": grouped.mean(), "spread": grouped.std()})
+    found = pd.DataFrame({"mean": grouped.mean(skipna=False), "spread": grouped.std()})
     found["less"] = grouped.agg(_less)
     found = found.reindex(sorted(table["c"].unique()))
     return found.fillna({"less": False}).astype({"less": bool})

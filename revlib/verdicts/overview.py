@@ -80,7 +80,7 @@ def contraction(name: str, preset: str = "paper") -> pd.DataFrame:
         stretch=backward["moved"] / backward["step_length"],
         moved=backward["moved"] / forward["moved"],
         predictions_moved=backward["predictions_moved"] / forward["predictions_moved"],
-        calm=stability.compare(late, "test_loss", *half, "trend").ratios,
+        calm=stability.compare(late, "test_loss", *half, "trend"),
     )
     found.insert(0, "experiment", name)
     # A tangent vector's rate may be none: it can grow beyond all numbers.
@@ -175,20 +175,21 @@ def outcomes(name: str, preset: str, changes: dict[str, str]) -> list[dict[str, 
     return rows
 
 
-def _calmer(found: stability.Comparison, diverged: int, run: int) -> dict[str, Any]:
+def _calmer(ratios: pd.Series, diverged: int, run: int) -> dict[str, Any]:
     """Return how many times less a loss moves backward, and what the seeds decide.
 
     An order diverged on at most so many of the seeds.
     """
-    ran = (found.ratios != 1).any() and 0 < found.ratio < np.inf and diverged <= run / 2
+    times = findings.Times.of(ratios)
+    ran = (ratios != 1).any() and times.side != "none" and diverged <= run / 2
     return {
         "state": "ran" if ran else "diverged" if diverged else "stood still",
-        "ratio": found.ratio,
-        "low": found.low,
-        "high": found.high,
-        "calmer": int((found.ratios > 1).sum()),
-        "seeds": len(found.ratios),
-        "side": findings.Times.of(found.ratios).side,
+        "ratio": times.mean,
+        "low": times.low,
+        "high": times.high,
+        "calmer": int((ratios > 1).sum()),
+        "seeds": times.seeds,
+        "side": times.side,
     }
 
 
@@ -256,7 +257,7 @@ def not_at_rest() -> str:
         ends = [f"{means.loc[n, 'forward']:.2f} and {means.loc[n, other]:.2f}" for n in HALF]
         orders = ("forward", other)
         found = [
-            stability.compare(table, "test_loss", *HALF, statistic, orders)
+            findings.Times.of(stability.compare(table, "test_loss", *HALF, statistic, orders))
             for statistic in ("spread", "trend")
         ]
         lines.append(f"| {words} | {ends[0]} | {ends[1]} | {found[0]} | {found[1]} |")

@@ -161,24 +161,13 @@ class Page:
 
         A jump that is taken back at once is seen at every lag alike; a drift grows with it.
         """
-        first, last = self.range
-        lags = [2**k for k in range((last - first).bit_length())]
-        found = stability.structure(self.first.table, "test_loss", first, last, lags)
-        found = found[found["order"].isin(self.orders)]
-        square = (found["moved"] ** 2).groupby([found["order"], found["lag"]]).mean().dropna()
-        lines = {
-            order: (own.index.to_numpy(float), np.sqrt(own.to_numpy()))
-            for order in self.orders
-            for own in [square[order]]
-        }
-        return figures.scaling(
-            lines, lines, "lag τ, in steps", "change of the test loss in τ steps"
-        )
+        found = stability.structure(self.first.table, "test_loss", *self.range)
+        return figures.structure(found.loc[list(self.orders)])
 
     def levels(self) -> Markdown:
         """Say how much less the test loss varies with the second order, and at which level."""
         table, (first, last), (one, other) = self.first.table, self.range, self.orders
-        ratios = stability.compare(table, "test_loss", first, last, "trend", self.orders).ratios
+        ratios = stability.compare(table, "test_loss", first, last, "trend", self.orders)
         found = stability.fluctuation(table, "test_loss", first, last)
         level = found.pivot(index="seed", columns="order", values="mean")[[one, other]].dropna()
         points = int(found.loc[found["order"].isin(self.orders), "points"].min())
@@ -248,10 +237,11 @@ class Page:
             stability.compare(self.first.table, quantity, first, last, "trend", self.orders)
             for quantity in ("train_loss", "batch_loss")
         )
+        times = [stability.geometric_mean(ratios)[0] for ratios in (fixed, batch)]
         one, other = map(findings.adverb, self.orders)
-        if (fixed.ratios == 1).all() or (batch.ratios == 1).all():
+        if (fixed == 1).all() or (batch == 1).all():
             return Markdown(self._no_ratio())
-        beyond = findings.Times.of(batch.ratios / fixed.ratios)
+        beyond = findings.Times.of(batch / fixed)
         words = {
             "above": "What the second number has beyond the first comes from the choice of "
             "examples, not from the order of iteration",
@@ -259,9 +249,9 @@ class Page:
             "alike": "So here the choice of examples makes no difference",
         }
         return Markdown(
-            f"Over steps {first:,} to {last:,}, {one} the loss spreads {fixed.ratio:.2g} times as "
-            f"much about its trend as {other} on the fixed examples, and {batch.ratio:.2g} times "
-            "as much on the batch applied last. "
+            f"Over steps {first:,} to {last:,}, {one} the loss spreads {times[0]:.2g} times as "
+            f"much about its trend as {other} on the fixed examples, and {times[1]:.2g} times as "
+            "much on the batch applied last. "
             f"{words.get(beyond.side, 'Whether the choice of examples matters here is undecided')}"
             f": the second is {beyond} the first."
         )

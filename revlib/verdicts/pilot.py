@@ -9,11 +9,7 @@ import numpy as np
 import pandas as pd
 
 from revlib import runs
-from revlib.verdicts import (
-    intervals,
-    overview,
-    stability,
-)
+from revlib.verdicts import findings, intervals, overview, stability
 
 
 def judged() -> pd.DataFrame:
@@ -126,7 +122,8 @@ def _resnet_moves_further() -> tuple[bool | None, str]:
     apart = _apart()
     ratio = (apart["backward"] / apart["forward"]).groupby("seed").apply(_mean)
     steps = ", ".join(map(str, sorted(set(apart.index.get_level_values("step")))))
-    words = f"backward divided by forward, geometric mean over steps {steps}: {_told(ratio)}"
+    told = findings.Times.of(ratio)
+    words = f"backward divided by forward, geometric mean over steps {steps}: {told}"
     return _above_one(ratio), words
 
 
@@ -134,7 +131,8 @@ def _group_moves_less() -> tuple[bool | None, str]:
     batch, group = _apart(), _apart(normalisation="group")
     means = [each["backward"].groupby("seed").apply(_mean) for each in (batch, group)]
     ratio = (means[0] / means[1]).dropna()
-    return _above_one(ratio), f"distance with batch divided by group normalisation: {_told(ratio)}"
+    told = findings.Times.of(ratio)
+    return _above_one(ratio), f"distance with batch divided by group normalisation: {told}"
 
 
 def _group_calmer() -> tuple[bool | None, str]:
@@ -202,12 +200,6 @@ def _above_one(ratios: pd.Series) -> bool | None:
     """Return whether ratios are above 1, one for each seed; None where the seeds leave it open."""
     verdict = intervals.judge({"": intervals.of_seeds(np.log(ratios))}).verdict
     return {"reproduced": True, "contradicted": False}.get(verdict)
-
-
-def _told(ratios: pd.Series) -> str:
-    mean, *ends = stability.geometric_mean(ratios)
-    words = f"{stability.rounded(mean)}{stability.interval(*ends)}"
-    return f"{words}, {stability.counted(len(ratios), 'seed')}"
 
 
 _OVER = {"trend": "about a trend", "change": "from step to step"}

@@ -310,9 +310,7 @@ def by_optimizer(studies: Mapping[str, Shown]) -> pd.DataFrame:
             inside = each.table[each.table["step"].isin(own)]
             for name in optimizers(1.0):
                 pair = f"{name}, forward", f"{name}, backward"
-                ratios = stability.compare(
-                    inside, "test_loss", min(own), max(own), orders=pair
-                ).ratios
+                ratios = stability.compare(inside, "test_loss", min(own), max(own), orders=pair)
                 times = findings.Times.of(ratios)
                 last = ends(each.table, "test_loss", pair[0]).loc[list(pair)]
                 rows.append(

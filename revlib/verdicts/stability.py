@@ -8,7 +8,6 @@ a step can differ between them; what can differ, and is measured here, is the mo
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -127,75 +126,30 @@ def ratio_error(points: int) -> float:
     return 1 / np.sqrt(points - 3)
 
 
-def structure(
-    table: pd.DataFrame, quantity: str, first: int, last: int, lags: Iterable[int]
-) -> pd.DataFrame:
-    """Return how far a quantity moves along each path in so many steps: its structure function.
+def structure(table: pd.DataFrame, quantity: str, first: int, last: int) -> pd.DataFrame:
+    """Return how far a quantity moves along a path in so many steps: its structure function.
 
     Parameters
     ----------
     table, quantity, first, last
         As for :func:`fluctuation`.
-    lags
-        Numbers of steps.
 
     Returns
     -------
     pandas.DataFrame
-        One row for each seed, order and lag: ``pairs`` (recorded steps in the range that lie so
-        far apart) and ``moved``, the root mean square of the difference over them; not a number
-        where there are none.
+        A row for each order and a column for each lag, 1, 2, 4 and so on: the root mean square,
+        over all seeds, of the difference between recorded steps so far apart; not a number where
+        there are none.
     """
     inside = table[table["step"].between(first, last)]
-    rows = []
-    for (seed, order), path in inside.groupby(["seed", "order"]):
-        values = path.set_index("step")[quantity]
-        for lag in lags:
-            later = values.reindex(values.index + lag).to_numpy(float)
-            moved = (later - values.to_numpy(float))[np.isin(values.index + lag, values.index)]
-            rows.append(
-                {
-                    "seed": seed,
-                    "order": order,
-                    "lag": lag,
-                    "pairs": len(moved),
-                    "moved": float(np.sqrt(np.mean(moved**2))) if len(moved) else np.nan,
-                }
-            )
-    return pd.DataFrame(rows)
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """How many times calmer the second of two orders is than the first.
-
-    Parameters
-    ----------
-    ratios
-        Per seed with enough recorded steps: the statistic of the first order divided by that of the
-        second. Above 1, the second is calmer. It is infinite where the first has diverged or the
-        second does not move, 0 in the opposite case, and 1 where the same holds of both.
-    ratio
-        Their geometric mean.
-    low, high
-        Its 95% confidence interval (:func:`revlib.verdicts.intervals.of_seeds`); not a number
-        where the seeds are too few for one.
-    """
-
-    ratios: pd.Series
-    ratio: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        """Return the ratio in words."""
-        seeds = counted(len(self.ratios), "seed")
-        return f"{rounded(self.ratio)} times, on {seeds}{interval(self.low, self.high)}"
-
-
-def interval(low: float, high: float) -> str:
-    """Return a 95% interval in words, in brackets; nothing where there is none."""
-    return "" if np.isnan(low) else f" (95% interval {rounded(low)} to {rounded(high)})"
+    at = inside.pivot(index=["order", "seed"], columns="step", values=quantity)
+    lags = [2**k for k in range((last - first).bit_length())]
+    square = {
+        lag: (at.reindex(columns=at.columns + lag).set_axis(at.columns, axis=1) - at) ** 2
+        for lag in lags
+    }
+    means = pd.DataFrame({lag: each.mean(axis=1) for lag, each in square.items()})
+    return np.sqrt(means.groupby("order").mean())
 
 
 def rounded(value: float) -> str:
@@ -220,8 +174,8 @@ def compare(
     last: int,
     statistic: str = "spread",
     orders: tuple[str, str] = ("forward", "backward"),
-) -> Comparison:
-    """Compare the fluctuation of two orders over a range of steps, seed by seed.
+) -> pd.Series:
+    """Return how many times calmer the second of two orders is, for each seed.
 
     The two paths of a seed share their start and their batches, so the ratio is taken per seed
     and the uncertainty over seeds.
@@ -234,6 +188,13 @@ def compare(
         A name in ``STATISTICS``.
     orders
         Names of the two orders.
+
+    Returns
+    -------
+    pandas.Series
+        For each seed with enough recorded steps the statistic of the first order divided by that
+        of the second. Above 1, the second is calmer. It is infinite where the first has diverged
+        or the second does not move, 0 in the opposite case, and 1 where the same holds of both.
 
     Raises
     ------
@@ -251,8 +212,7 @@ def compare(
                 f"The table has no order '{order}'. It has: {', '.join(per_seed.columns)}."
             )
     known = per_seed[list(orders)].dropna()
-    ratios = np.exp(log_ratio(known[orders[0]], known[orders[1]]))
-    return Comparison(ratios, *geometric_mean(ratios))
+    return np.exp(log_ratio(known[orders[0]], known[orders[1]]))
 
 
 def log_ratio(above: pd.Series, below: pd.Series) -> pd.Series:
@@ -304,24 +264,26 @@ def ratios(
     -------
     pandas.DataFrame
         One row for each quantity and window: ``quantity``, ``window`` ("steps 1 to 8"), ``first``,
-        ``last``, ``ratio``, ``low`` and ``high`` as in :class:`Comparison`, ``calmer`` (seeds on
-        which the ratio is above 1) and ``seeds`` (on which one of the two moves less).
+        ``last``, ``ratio``, ``low`` and ``high`` (:func:`geometric_mean` of :func:`compare`),
+        ``calmer`` (seeds on which the ratio is above 1) and ``seeds`` (on which one of the two
+        moves less).
     """
     rows = []
     for quantity in (c for c in table if "_loss" in c or "_accuracy" in c):
         for first, last in windows:
             found = compare(table, quantity, first, last, statistic, orders)
+            ratio, low, high = geometric_mean(found)
             rows.append(
                 {
                     "quantity": quantity,
                     "window": f"{_HOW[statistic]}steps {first} to {last}",
                     "first": first,
                     "last": last,
-                    "ratio": found.ratio,
-                    "low": found.low,
-                    "high": found.high,
-                    "calmer": int((found.ratios > 1).sum()),
-                    "seeds": int((found.ratios != 1).sum()),
+                    "ratio": ratio,
+                    "low": low,
+                    "high": high,
+                    "calmer": int((found > 1).sum()),
+                    "seeds": int((found != 1).sum()),
                 }
             )
     return pd.DataFrame(rows)
