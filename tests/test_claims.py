@@ -493,7 +493,7 @@ def test_rest_is_told_by_how_far_a_step_still_moves(project, monkeypatch, moved,
         for seed, share in enumerate(moved)
         for order, way in ((FORWARD, 2.0), (BACKWARD, 2.0 * share))
     ]
-    monkeypatch.setattr(tables.runs, "stored", lambda name: pd.DataFrame(rows))
+    monkeypatch.setattr(tables.runs, "looks", lambda name: pd.DataFrame(rows))
     write(project, entry())
     [claim] = claims.load()
     assert tables._at_rest([claim]).startswith(words)
@@ -508,7 +508,7 @@ def test_rest_is_told_of_the_study_with_the_most_seeds(project, monkeypatch):
         ]
         return pd.DataFrame(rows, columns=["seed", "order"]).assign(step=32, moved=1.0)
 
-    monkeypatch.setattr(tables.runs, "stored", moved)
+    monkeypatch.setattr(tables.runs, "looks", moved)
     write(project, entry())
     [claim] = claims.load()
     asked = [dataclasses.replace(claim, experiment=(name,)) for name in "abc"]
@@ -575,7 +575,7 @@ def test_a_page_says_of_a_number_what_its_verdict_says(book):
             continue
         for quantity, found in judge(each).readings.items():
             [effect] = found.effects.values()
-            table = runs.stored(name)
+            table = runs.looks(name)
             told = findings.Times(*np.exp([effect.mean, *effect.ends()]), effect.seeds, "")
             if each.criterion == "calmer":
                 [steps] = each.windows
@@ -597,7 +597,7 @@ def test_a_page_says_of_a_number_what_its_verdict_says(book):
 
 def test_the_front_page_says_how_far_backward_moves(book):
     """Not how far some other order of the same setting does."""
-    times, step = findings.moved(runs.stored("motion-figure-7"), ("forward", "backward"))
+    times, step = findings.moved(runs.looks("motion-figure-7"), ("forward", "backward"))
     lines = results.root().with_name("verdicts.md").read_text().splitlines()
     row = next(line for line in lines if line.startswith("| MLP on Fash"))
     mean, low, high = map(stability.factor, (times.mean, times.low, times.high))

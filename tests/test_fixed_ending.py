@@ -338,7 +338,7 @@ def test_a_costly_network_is_shown_when_it_is_stored_and_until_then_says_how(mon
         for case, noise in zip(size.cases, (0.1, 0.01), strict=True)
         for n in size.at
     )
-    monkeypatch.setattr(fixed_ending.runs, "stored", lambda *_, **__: table)
+    monkeypatch.setattr(fixed_ending.runs, "looks", lambda *_, **__: table)
     assert "| tail(50) | 1" in fixed_ending.costly("endings-figure-2")
-    monkeypatch.setattr(fixed_ending.runs, "stored", lambda *_, **__: table.iloc[: len(size.at)])
+    monkeypatch.setattr(fixed_ending.runs, "looks", lambda *_, **__: table.iloc[: len(size.at)])
     assert "Not yet run" in fixed_ending.costly("endings-figure-2")

@@ -240,10 +240,10 @@ def test_without_results_nothing_is_confirmed(small):
 
 
 def late_steps(name):
-    """A step 0, and steps all over the second half of an experiment's run at preset paper."""
+    """A step 0, and those that an experiment records in the second half at preset paper."""
     first, last = overview.second_half(name, "paper")
-    spaced = np.linspace(first, last, 13).astype(int)
-    return [0, *sorted({int(n + more) for n in spaced for more in (0, 1) if n + more <= last})]
+    recorded = experiments.get(name).size("paper").recorded()
+    return [0, *(n for n in recorded if first <= n <= last)]
 
 
 def of(name, forward, backward, seeds=(0, 1, 2), **changes):
@@ -331,14 +331,14 @@ def test_findings_about_the_distance_of_iterates(small, monkeypatch):
     }
     moves(motion["batch"])
     moves(motion["group"], init="glorot")
-    stored = runs.stored
+    looks = runs.looks
 
     def stands_in(name, preset="paper", **changes):
         if name != "motion-figure-2":
-            return stored(name, preset, **changes)
-        return stored("motion-small", preset, **({"init": "glorot"} if changes else {}))
+            return looks(name, preset, **changes)
+        return looks("motion-small", preset, **({"init": "glorot"} if changes else {}))
 
-    monkeypatch.setattr(runs, "stored", stands_in)
+    monkeypatch.setattr(runs, "looks", stands_in)
     found = verdicts()
     assert list(found.values())[9:11] == ["confirmed", "confirmed"]
 
@@ -460,7 +460,7 @@ def made_up_endings(calmest):
 )
 def test_the_book_opens_with_what_the_results_say(monkeypatch, calmest, words):
     table = made_up_endings(calmest)
-    monkeypatch.setattr(runs, "stored", lambda name: table)
+    monkeypatch.setattr(runs, "looks", lambda name: table)
     told = front_page.opening()
     assert re.search(words, told)
     assert "costs 700 times as many steps" in told
@@ -474,7 +474,7 @@ def test_the_book_opens_with_what_the_results_say(monkeypatch, calmest, words):
 
 def test_the_opening_figure_shows_paths_marks_and_endings(monkeypatch):
     table = made_up_endings("backward")
-    monkeypatch.setattr(runs, "stored", lambda name: table)
+    monkeypatch.setattr(runs, "looks", lambda name: table)
     figure = front_page.picture()
     above, under = figure.axes
     lines = {line.get_label(): line for line in above.lines}
@@ -490,7 +490,7 @@ def test_the_opening_figure_shows_paths_marks_and_endings(monkeypatch):
 
 def test_an_opening_without_results_names_the_run_and_has_no_figure(monkeypatch):
     empty = pd.DataFrame(columns=["order", "seed", "step", "train_loss"])
-    monkeypatch.setattr(runs, "stored", lambda name: empty)
+    monkeypatch.setattr(runs, "looks", lambda name: empty)
     assert front_page.opening() == "Not yet run: `revlib run endings-figure-4`.\n"
     with pytest.raises(ValueError, match="revlib run endings-figure-4"):
         front_page.picture()

@@ -218,6 +218,23 @@ def test_the_structure_function_is_that_of_the_second_half():
         assert expected.index.tolist() == [1, 2, 4, 8, 16]
 
 
+def test_what_more_is_stored_of_a_seed_is_drawn_and_not_judged():
+    runs.run("tiny", "paper", progress=False)
+    before = Page("none", "tiny", "paper")
+    runs.run("tiny", "paper", seeds=[1], every=1, progress=False)
+    page = Page("none", "tiny", "paper")
+    pd.testing.assert_frame_equal(page.spreads(), before.spreads())
+    assert page.summary().data == before.summary().data
+    assert "2 seeds, 6 of 33 steps recorded, and drawn at 33 on seed 1." in page.note().data
+    told = page.first.deviations()
+    assert "2 of 2 seeds at 6 of 33 steps (up to 32), and drawn at 33 on seed 1" in told
+    large, *_ = page.curves(columns=["test_loss"]).axes
+    assert large.get_title() == "seed 1"
+    own = runs.stored("tiny", "paper").query("seed == 1 and order == 'backward'")
+    assert lines(large, "backward") == pytest.approx(sorted(own["test_loss"]))
+    assert len(own) == 33
+
+
 def test_paths_that_diverge_are_counted():
     page = Page("none", "tiny", "sample", learning_rate=1e300)
     assert len(stability.divergence(page.first.table)) == 2 * len(ORDERS)

@@ -658,7 +658,8 @@ def test_an_audit_in_a_chapter_says_what_is_not_equal(tiny, begun, monkeypatch):
 
 def test_a_chapter_about_a_costly_network_leaves_its_audit_to_the_tests():
     changed = Plan.of("figure-2", "paper", changes={"normalisation": "group"})
-    page = runs.Shown(changed.study, "paper", changed.size, changed.changes, pd.DataFrame(), "", [])
+    none = pd.DataFrame()
+    page = runs.Shown(changed.study, "paper", changed.size, changed.changes, none, none, "", [])
     assert "`revlib audit figure-2 --set normalisation=group` recomputes three" in page.audit()
 
 

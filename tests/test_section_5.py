@@ -436,7 +436,7 @@ def stored(monkeypatch):
     def stand_in(tables):
         def shown(name, preset):
             there = preset if name in tables else "sample"
-            return Shown(None, there, None, {}, tables.get(name), "", [])
+            return Shown(None, there, None, {}, *[tables.get(name)] * 2, "", [])
 
         monkeypatch.setattr(runs, "shown", shown)
         monkeypatch.setattr(importlib.import_module("revlib.runs.shown"), "shown", shown)

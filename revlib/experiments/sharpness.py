@@ -118,9 +118,16 @@ def _study(figure: int, what: str, sample: Size, paper: Size) -> Study:
     )
 
 
-def _size(setting: Setting, seeds: range, steps: tuple[int, ...], batches: int, tolerance=1e-4):
+def _size(
+    setting: Setting,
+    seeds: range,
+    steps: tuple[int, ...],
+    batches: int,
+    tolerance: float = 1e-4,
+    orders: tuple[str, ...] = ("forward", "backward"),
+) -> Size:
     parameters = Parameters(setting, steps, batches, tolerance)
-    return Size(parameters, tuple(seeds), ("forward", "backward"), steps[-1], at=steps)
+    return Size(parameters, tuple(seeds), orders, steps[-1], at=steps)
 
 
 def _mlp(figure: int, what: str, steps: tuple[int, ...]) -> Study:
@@ -135,12 +142,12 @@ def _mlp(figure: int, what: str, steps: tuple[int, ...]) -> Study:
 
 
 def _convolutional(figure: int, what: str, **paper: Any) -> Study:
-    """Return the study of a large network: a curvature takes up to a minute or two."""
+    """Return the study of a large network, of which a curvature takes a minute or two."""
     sample = figures_2_to_11.setting(f"figure-{figure}", "sample")
     return _study(
         figure,
         what,
-        _size(sample, range(1), (2,), 1, 1e-2),
+        _size(sample, range(1), (2,), 1, 1e-2, ("forward",)),
         _size(seeds=range(3), tolerance=1e-2, **paper),
     )
 

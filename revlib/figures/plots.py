@@ -109,9 +109,9 @@ def curves(table: pd.DataFrame, columns: Sequence[str] | None = None) -> Figure:
             f"{', '.join(map(str, table.columns))}; needed are seed, order, step and "
             f"{', '.join(columns) or 'at least one quantity'}."
         )
-    # Large is the first of the seeds with the most orders.
-    orders = table.groupby("seed")["order"].nunique()
-    seeds = list(orders.sort_values(ascending=False, kind="stable").index)
+    # Large is the first of the seeds with the most orders, and with the most steps of these.
+    there = table.groupby("seed")["order"].agg(["nunique", "size"])
+    seeds = list(there.sort_values(["nunique", "size"], ascending=False, kind="stable").index)
     marked = table.groupby(["seed", "order"]).size().max() <= _MARKED
     styles = _styles(table["order"].unique())
     losses = [column for column in table if column.endswith("_loss")]

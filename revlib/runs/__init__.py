@@ -5,6 +5,7 @@ from revlib.runs.engine import (
     audit,
     audited,
     compute,
+    looks,
     renew,
     run,
     source,

@@ -109,6 +109,16 @@ def stored(name: str, preset: str = "paper", **changes: Any) -> pd.DataFrame:
     return plan.table(plan.identity())
 
 
+def looks(name: str, preset: str = "paper", **changes: Any) -> pd.DataFrame:
+    """Return the stored rows at the steps that the preset records: those that are judged.
+
+    Which steps are looked at is fixed before a run. What else is stored, by ``revlib run NAME
+    --every 1`` say, is drawn and not judged: no seed counts more closely than the others.
+    """
+    plan = Plan.of(name, preset, changes=changes)
+    return plan.looks(plan.table(plan.identity()))
+
+
 def source(name: str, preset: str = "paper", **changes: Any) -> ResultFile | None:
     """Return the result file that :func:`stored` reads, or None if there is none."""
     plan = Plan.of(name, preset, changes=changes)
@@ -337,6 +347,11 @@ class Plan:
     def table(self, identity: Identity) -> pd.DataFrame:
         """Return the stored rows that hold under an identity."""
         return self._whole(self.store.table(identity, self.orders))
+
+    def looks(self, table: pd.DataFrame) -> pd.DataFrame:
+        """Return the rows of a table at the recorded steps."""
+        recorded = {step for steps in self.recorded.values() for step in steps}
+        return table[table["step"].isin(recorded)]
 
     def _whole(self, table: pd.DataFrame) -> pd.DataFrame:
         """Return a table in which a case that ended early has rows that are not a number."""

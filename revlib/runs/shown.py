@@ -32,7 +32,10 @@ class Shown:
     changes
         The fields of the setting that differ from the preset's.
     table
-        The rows: ``seed``, ``order`` (the case), ``step`` and what was measured.
+        The rows that are judged: ``seed``, ``order`` (the case), ``step`` and what was measured, at
+        the steps that the size records.
+    whole
+        All rows that are there, for curves: some seeds may have more steps.
     note
         In a sentence or two, for the reader: what is shown and why.
     runs
@@ -44,6 +47,7 @@ class Shown:
     size: Size
     changes: dict[str, Any]
     table: pd.DataFrame
+    whole: pd.DataFrame
     note: str
     runs: list[dict[str, Any]]
 
@@ -68,12 +72,12 @@ class Shown:
         paper = self.study.size("paper")
         words = [] if self.preset == "paper" else ["this is a small experiment of another setting"]
         for case in self.size.cases:
-            rows = self.table[self.table["order"] == case]
+            rows, more = (t[t["order"] == case] for t in (self.table, self.whole))
             steps = f"{rows['step'].nunique():,} of {paper.steps + 1:,} steps"
             reached = f" (up to {rows['step'].max():,})" if len(rows) else ""
             words.append(
                 f"{case} is recorded on {rows['seed'].nunique()} of {len(paper.seeds)} "
-                f"seeds at {steps}{reached}"
+                f"seeds at {steps}{reached}{_beyond(rows, more)}"
             )
         open_ = ", ".join(name.replace("_", " ") for name in self.study.unstated)
         words.append(f"what the paper leaves open is chosen as the table says ({open_})")
@@ -83,7 +87,7 @@ class Shown:
         """Return what the rows cost, in optimizer steps and, where it is on record, in time."""
         steps = []
         for case in self.size.cases:
-            rows = self.table[self.table["order"] == case]
+            rows = self.whole[self.whole["order"] == case]
             taken = sum(named(case).cost(path["step"]) for _, path in rows.groupby("seed"))
             steps.append(f"{case} {taken:,} for {len(rows):,} recorded points")
         words = f"**Cost** in optimizer steps, all seeds together: {'; '.join(steps)}."
@@ -135,8 +139,7 @@ def shown(
         note = "computed just now on the embedded sample, a small version of the experiment"
     elif every is not None:
         table = engine.run(name, preset, seeds, every, progress=False, **changes)
-        recorded = {n for steps in plan.recorded.values() for n in steps}
-        table = table[table["seed"].isin(plan.seeds) & table["step"].isin(recorded)]
+        table = plan.looks(table[table["seed"].isin(plan.seeds)])
         note = "on the full data, computed for this page or found in the store"
     else:
         identity = plan.identity()
@@ -162,15 +165,24 @@ def shown(
             f"results stored in `{folder}`, last added to by `revlib run {plan.command}` on "
             f"{log[-1]['date'][:10]}, {provenance.place(log[-1])}"
         )
-    table = table.reset_index(drop=True)
+    whole = table.reset_index(drop=True)
+    table = plan.looks(whole).reset_index(drop=True)
     steps, seeds = table["step"].nunique(), table["seed"].nunique()
     changed = ", ".join(f"{field}={value}" for field, value in plan.changes.items())
     size = f"{preset} with {changed}" if changed else preset
     note = (
         f"Preset {size}: {note}; {seeds} seed{'s' * (seeds != 1)}, {steps} of "
-        f"{plan.size.steps + 1} steps recorded."
+        f"{plan.size.steps + 1} steps recorded{_beyond(table, whole)}."
     )
-    return Shown(plan.study, preset, plan.size, plan.changes, table, note, log)
+    return Shown(plan.study, preset, plan.size, plan.changes, table, whole, note, log)
+
+
+def _beyond(table: pd.DataFrame, whole: pd.DataFrame) -> str:
+    """Return which seeds have more steps than are judged, in words."""
+    judged = set(table["step"])
+    more = whole[~whole["step"].isin(judged)].groupby("seed")["step"].nunique()
+    seeds = ", ".join(map(str, more.index))
+    return f", and drawn at {len(judged) + more.max():,} on seed {seeds}" if len(more) else ""
 
 
 def together(names: Mapping[str, str], preset: str, **changes: Any) -> dict[str, Shown]:

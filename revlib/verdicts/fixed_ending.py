@@ -204,7 +204,7 @@ def costly(name: str, **changes: str) -> str:
         Fields of its setting that differ.
     """
     size = experiments.get(name).size("paper")
-    table = runs.stored(name, "paper", **changes)
+    table = runs.looks(name, "paper", **changes)
     looks = table.groupby("seed")["step"].transform("size")
     table = table[looks == len(size.cases) * len(size.at)]
     if table.empty:

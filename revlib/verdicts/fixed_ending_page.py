@@ -61,7 +61,7 @@ class FixedEndingPage:
 
     def _is_whole(self, name: str) -> bool:
         """Tell whether every case of a study is stored at the preset."""
-        study, table = experiments.get(name), runs.stored(name, self.preset)
+        study, table = experiments.get(name), runs.looks(name, self.preset)
         if table.empty:
             return False
         size = study.size(self.preset)
@@ -246,7 +246,7 @@ class FixedEndingPage:
 
     def forgetting(self) -> Markdown:
         """Say what both orders know of the first batches and of the newest."""
-        have = runs.compute if self.preset == "sample" else runs.stored
+        have = runs.compute if self.preset == "sample" else runs.looks
         return Markdown(
             findings.listed(
                 {

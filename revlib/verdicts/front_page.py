@@ -106,7 +106,7 @@ def _opened() -> tuple[pd.DataFrame, str]:
     size = experiments.get(f"endings-figure-{OPENS_WITH}").size("paper")
     length = experiments.get(f"rivals-figure-{OPENS_WITH}").size("paper").parameters.length
     tail = f"tail({length})"
-    table = runs.stored(f"endings-figure-{OPENS_WITH}")
+    table = runs.looks(f"endings-figure-{OPENS_WITH}")
     counts = table.groupby(["seed", "order"])["step"].nunique().unstack(fill_value=0)
     counts = counts.reindex(columns=[*overview.ORDERS, tail], fill_value=0)
     complete = counts.index[(counts == len(size.recorded())).all(axis=1)]

@@ -95,11 +95,11 @@ def judge(claim: Claim, stored: Callable[..., pd.DataFrame] | None = None) -> Ve
     claim
         The claim.
     stored
-        What gives the stored rows; by default :func:`revlib.runs.engine.stored`. For many claims
+        What gives the stored rows; by default :func:`revlib.runs.engine.looks`. For many claims
         on the same studies let it remember them.
     """
     steps = claim.needed()
-    stored = runs.stored if stored is None else stored
+    stored = runs.looks if stored is None else stored
     tables = [_complete(claim, steps, stored, changes) for changes in claim.settings]
     found = {
         name: reading(claim, quantity, tables[i])

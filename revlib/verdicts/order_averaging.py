@@ -28,7 +28,7 @@ def shown(preset: str) -> dict[str, Shown]:
     for start, changes in STARTS.items():
         found = runs.together(names, preset, **changes)
         tables = [
-            (each.table if each.preset == "sample" else runs.stored(names[c], **changes)).assign(
+            (each.table if each.preset == "sample" else runs.looks(names[c], **changes)).assign(
                 c=int(c)
             )
             for c, each in found.items()

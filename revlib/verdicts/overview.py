@@ -68,7 +68,7 @@ def contraction(name: str, preset: str = "paper") -> pd.DataFrame:
         - ``calm``: the spread of the test loss about its trend over the second half of the run
           along the forward path, divided by that along the backward path.
     """
-    have = runs.compute if preset == "sample" else runs.stored
+    have = runs.compute if preset == "sample" else runs.looks
     table, motion = have(name, preset), in_both(have(f"motion-{name}", preset))
     half = second_half(name, preset)
     late = recorded(table, half, "trend")
@@ -150,7 +150,7 @@ def outcomes(name: str, preset: str, changes: dict[str, str]) -> list[dict[str, 
     if preset == "sample":
         table = runs.compute(name, preset, every=max(1, size.steps // 20), **changes)
     else:
-        table = runs.stored(name, preset, **changes)
+        table = runs.looks(name, preset, **changes)
     half = second_half(name, preset)
     table = in_both(table)
     late = table[table["step"].between(*half)]
@@ -247,7 +247,7 @@ def not_at_rest() -> str:
         ("figure-7", "backward"),
         ("figure-10", "switch(1000)"),
     ):
-        table = runs.stored(name)
+        table = runs.looks(name)
         table = table[table["order"].isin(("forward", other)) & table["step"].between(*HALF)]
         words = f"{name.replace('-', ' ').capitalize()}, forward and {other}"
         if not set(HALF) <= set(table["step"]):

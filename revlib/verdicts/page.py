@@ -121,7 +121,7 @@ class Page:
 
     def curves(self, name: str | None = None, columns: list[str] | None = None) -> Figure:
         """Draw learning curves, one seed large; nothing is averaged."""
-        return figures.curves(self._one(name).table, columns)
+        return figures.curves(self._one(name).whole, columns)
 
     def burst(self, name: str | None = None) -> Figure:
         """Draw a few consecutive steps: test loss, and loss on the batch applied last."""

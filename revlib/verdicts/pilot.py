@@ -86,7 +86,7 @@ def _mlp_calmer() -> tuple[bool | None, str]:
 
 def _mlp_no_better() -> tuple[bool | None, str]:
     half = overview.second_half("figure-7", "paper")
-    late = overview.recorded(runs.stored("figure-7"), half, "trend")
+    late = overview.recorded(runs.looks("figure-7"), half, "trend")
     if late.empty:
         raise _NotRunError
     per_seed = stability.fluctuation(late, "test_loss", *half)
@@ -165,7 +165,7 @@ open, and what they say.
 
 def _apart(**changes: str) -> pd.DataFrame:
     """Return how far apart consecutive iterates of Figure 2 lie in theta: a column an order."""
-    motion = overview.in_both(runs.stored("motion-figure-2", **changes))
+    motion = overview.in_both(runs.looks("motion-figure-2", **changes))
     if motion.empty:
         raise _NotRunError
     return motion.pivot(index=["seed", "step"], columns="order", values="moved")

@@ -130,7 +130,7 @@ def _at_rest(asked: list[claims.Claim]) -> str:
     """
     orders = {claim.experiment[0]: claim.orders for claim in reversed(asked)}
     found = [
-        findings.moved(runs.stored(f"motion-{name}"), orders[name]) for name in reversed(orders)
+        findings.moved(runs.looks(f"motion-{name}"), orders[name]) for name in reversed(orders)
     ]
     times, step = max(found, key=lambda each: each[0].seeds if each[0] else 0)
     if times is None:
@@ -236,7 +236,7 @@ def verdicts(chapter: str | None = None) -> Iterator[Verdict]:
     if not chosen:
         known = ", ".join(dict.fromkeys(claim.chapter for claim in listed))
         raise ValueError(f"There are no claims of the chapter '{chapter}'. There are of: {known}.")
-    return map(functools.partial(judge, stored=functools.cache(runs.stored)), chosen)
+    return map(functools.partial(judge, stored=functools.cache(runs.looks)), chosen)
 
 
 def _grouped(rows: list[Verdict]) -> dict[str, list[Verdict]]:
