@@ -94,12 +94,12 @@ def test_reshuffled_variances_are_exact(epoch):
     shuffles = list(itertools.permutations(values))
     noise = np.array([sum(three, ()) for three in itertools.product(shuffles, repeat=3)]).T
     each = orders.forward(), orders.backward(), orders.tail(epoch + 1)
-    found = ensembles.reshuffled_variances(h, steps, epoch, values.std(), each)
+    found = ensembles.reshuffled_variances(h, steps, epoch, each)
     for order in each:
         maps = noisy_quadratic(h, noise)
         start = np.zeros(noise.shape[1])
         exact = [theta.var() for _, theta in iterates(maps, start, order)]
-        np.testing.assert_allclose(found[order.name], exact, rtol=1e-12, atol=1e-15)
+        np.testing.assert_allclose(values.var() * found[order.name], exact, rtol=1e-12, atol=1e-15)
     # The proposition, and where it ends: equal in the first epoch and after whole epochs only.
     same = np.isclose(found["forward"], found["backward"], rtol=1e-12)
     expected = [n <= epoch or n % epoch == 0 for n in range(steps + 1)]

@@ -300,11 +300,11 @@ def test_paths_take_a_single_realisation():
 
 def test_laws_are_densities_over_the_normal_one():
     samples = {"forward": np.random.default_rng(0).normal(scale=0.5, size=2000)}
-    figure = figures.laws(samples, std=0.5, bins=20)
+    figure = figures.laws(samples, std=0.5)
     render(figure)
     (ax,) = figure.axes
     (histogram,) = ax.patches
-    expected, _ = np.histogram(samples["forward"], 20, (-2, 2), density=True)
+    expected, _ = np.histogram(samples["forward"], 40, (-2, 2), density=True)
     outline = histogram.get_xy()
     assert outline[:, 0].min() == -2
     assert outline[:, 0].max() == 2

@@ -191,8 +191,10 @@ def paths(
     return figure
 
 
-def laws(samples: Mapping[str, np.ndarray], std: float, bins: int = 40) -> Figure:
+def laws(samples: Mapping[str, np.ndarray], std: float) -> Figure:
     """Draw histograms of the iterates of each order over the normal density of mean zero.
+
+    They have 40 bars over 4 standard deviations to each side.
 
     Parameters
     ----------
@@ -200,11 +202,9 @@ def laws(samples: Mapping[str, np.ndarray], std: float, bins: int = 40) -> Figur
         For each order one number per realisation.
     std
         Standard deviation of the normal law that they are compared with; drawn as "exact".
-    bins
-        Number of bars of the histograms, over 4 standard deviations to each side.
     """
     figure, ax = plt.subplots(figsize=(_WIDTH, 3.2))
-    edges = np.linspace(-4 * std, 4 * std, bins + 1)
+    edges = np.linspace(-4 * std, 4 * std, 41)
     styles = _styles([*samples, "exact"])
     for name, values in samples.items():
         color, linestyle = styles[name]["color"], styles[name]["linestyle"]

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from revlib.orders import Order, backward, forward
 
@@ -181,18 +180,17 @@ def reshuffled_variances(
     h: float,
     steps: int,
     epoch: int,
-    sigma: float = 1.0,
     orders: Iterable[Order] = (forward(), backward()),
 ) -> dict[str, np.ndarray]:
     """Return the variance of the iterates of orders where noise comes in shuffled epochs.
 
     For the noisy quadratic of Section 3.1, ``T_i(theta) = (1 - h) theta + h eps_i``, whose noise
-    runs through `epoch` values of mean 0 and variance sigma² in a new random order every epoch.
+    runs through `epoch` values of mean 0 and variance 1 in a new random order every epoch.
     The iterate is ``sum_i w_i eps_i``, with the weight ``h (1 - h)^(n - p)`` of the map that is
     applied as the p-th of n. Different epochs are independent, and M values drawn without
-    replacement have the covariance ``-sigma²/(M - 1)``, so that an epoch contributes
+    replacement have the covariance ``-1/(M - 1)``, so that an epoch contributes
 
-        sigma² M/(M - 1) (sum w_i² - (sum w_i)²/M),
+        M/(M - 1) (sum w_i² - (sum w_i)²/M),
 
     the sums being over its steps up to n.
 
@@ -204,8 +202,6 @@ def reshuffled_variances(
         The last step.
     epoch
         The number M of values, 2 or more.
-    sigma
-        Standard deviation of the values (the root of their mean square).
     orders
         The orders.
 
@@ -221,14 +217,8 @@ def reshuffled_variances(
         for n in range(steps + 1):
             weights = np.zeros(n)
             weights[np.array(order.applied(n), int) - 1] = latest_first[:n][::-1]
-            variances.append(_variance(weights, epoch, sigma))
+            each = np.pad(weights, (0, -n % epoch)).reshape(-1, epoch)
+            parts = np.sum(each**2, axis=1) - np.sum(each, axis=1) ** 2 / epoch
+            variances.append(epoch / (epoch - 1) * np.sum(parts))
         found[order.name] = np.array(variances)
     return found
-
-
-def _variance(weights: ArrayLike, epoch: int, sigma: float) -> float:
-    """Return the variance of the weighted sum of noise in shuffled epochs."""
-    weights = np.asarray(weights)
-    padded = np.pad(weights, (0, -len(weights) % epoch)).reshape(-1, epoch)
-    parts = np.sum(padded**2, axis=1) - np.sum(padded, axis=1) ** 2 / epoch
-    return sigma**2 * epoch / (epoch - 1) * np.sum(parts)

@@ -15,7 +15,7 @@ import copy
 import functools
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -277,10 +277,9 @@ class LossField:
     model: nn.Module
     loss: Callable[[Tensor, Tensor], Tensor]
     batch: Batch
-    _shapes: dict[str, torch.Size] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        """Check the model and note its trained parameters."""
+        """Check the model."""
         buffers = [name for name, _ in self.model.named_buffers()]
         if buffers:
             raise ValueError(
@@ -288,7 +287,6 @@ class LossField:
                 "step moves them too, and the expansions are of maps of the parameters alone: "
                 "use a model without them, with GroupNorm or LayerNorm for example."
             )
-        object.__setattr__(self, "_shapes", {n: p.shape for n, p in _trained(self.model)})
 
     def __call__(self, theta: Tensor) -> Tensor:
         """Return minus the gradient of the loss at theta, as `parameters` orders it."""
@@ -296,9 +294,9 @@ class LossField:
 
     def at(self, theta: Tensor) -> Tensor:
         """Return the loss on the batch at theta, a scalar tensor."""
-        shapes = self._shapes.items()
-        parts = theta.split([shape.numel() for _, shape in shapes])
-        values = {n: part.view(shape) for part, (n, shape) in zip(parts, shapes, strict=True)}
+        trained = _trained(self.model)
+        parts = theta.split([p.numel() for _, p in trained])
+        values = {n: part.view(p.shape) for part, (n, p) in zip(parts, trained, strict=True)}
         inputs, targets = (x.to(theta) if x.is_floating_point() else x for x in self.batch)
         return self.loss(functional_call(self.model, values, (inputs,)), targets)
 
@@ -317,9 +315,9 @@ def loss_fields(task: Task, steps: int) -> list[LossField]:
     return [LossField(task.model, task.loss, task.batch(n)) for n in range(1, steps + 1)]
 
 
-def parameters(model: nn.Module, dtype: torch.dtype = torch.float64) -> Tensor:
-    """Return a copy of a model's trained parameters as one vector."""
-    return torch.cat([p.detach().flatten() for _, p in _trained(model)]).to(dtype, copy=True)
+def parameters(model: nn.Module) -> Tensor:
+    """Return a copy of a model's trained parameters as one vector, in double precision."""
+    return torch.cat([p.detach().flatten() for _, p in _trained(model)]).double()
 
 
 def _trained(model: nn.Module) -> list[tuple[str, nn.Parameter]]:

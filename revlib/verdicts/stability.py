@@ -310,14 +310,10 @@ def summary(found: pd.DataFrame) -> str:
     )
 
 
-def divergence(table: pd.DataFrame, quantity: str = "train_loss") -> pd.DataFrame:
-    """Return where paths diverged.
+def divergence(table: pd.DataFrame) -> pd.DataFrame:
+    """Return where paths diverged: ``seed``, ``order`` and the first recorded ``step``.
 
-    Returns
-    -------
-    pandas.DataFrame
-        ``seed``, ``order`` and the first recorded ``step`` at which `quantity` is not finite. A
-        path that stays finite has no row.
+    There the training loss is not finite. A path that stays finite has no row.
     """
-    diverged = table[~np.isfinite(table[quantity])]
+    diverged = table[~np.isfinite(table["train_loss"])]
     return diverged.groupby(["seed", "order"], as_index=False)["step"].min()
