@@ -145,8 +145,7 @@ def curves(table: pd.DataFrame, columns: Sequence[str] | None = None) -> Figure:
             large.set_ylim(_limits(table, column))
         elif column.endswith("loss") and 0 < _FAR * table[column].min() < table[column].max():
             _logarithmic(large.yaxis)
-    _legend(figure, _handles(figure.axes) | _handles(figure.axes[:1]))
-    return figure
+    return _with_legend(figure, _handles(figure.axes) | _handles(figure.axes[:1]))
 
 
 def paths(
@@ -187,8 +186,7 @@ def paths(
         if count > 1:
             ax.set_title(f"noise {r + 1}", loc="right")
     axes.flat[-1].set_xlabel("step $n$")
-    _legend(figure, _handles(axes.flat))
-    return figure
+    return _with_legend(figure)
 
 
 def laws(samples: Mapping[str, np.ndarray], std: float) -> Figure:
@@ -223,8 +221,7 @@ def laws(samples: Mapping[str, np.ndarray], std: float) -> Figure:
     density = np.exp(-((x / std) ** 2) / 2) / (std * np.sqrt(2 * np.pi))
     ax.plot(x, density, label="exact", **styles["exact"])
     ax.set(xlabel=r"$\theta$", ylabel="density")
-    _legend(figure, _handles([ax]))
-    return figure
+    return _with_legend(figure)
 
 
 def comparison(
@@ -259,8 +256,7 @@ def comparison(
     if log:
         ax.set_yscale("log")
     ax.set(xlabel=xlabel, ylabel=ylabel)
-    _legend(figure, handles)  # a line and its markers make one entry
-    return figure
+    return _with_legend(figure, handles)  # a line and its markers make one entry
 
 
 def ratios(table: pd.DataFrame) -> Figure:
@@ -299,8 +295,7 @@ def ratios(table: pd.DataFrame) -> Figure:
     ax.set_yticks(range(len(workloads)), workloads)
     ax.invert_yaxis()
     ax.set_xlabel("times as fast as the plain loop")
-    _legend(figure, _handles([ax]))
-    return figure
+    return _with_legend(figure)
 
 
 def live_parameters(table: pd.DataFrame) -> Figure:
@@ -319,8 +314,7 @@ def live_parameters(table: pd.DataFrame) -> Figure:
     ax.set_yticks(places, table["layer"])
     ax.invert_yaxis()
     ax.set_xlabel("million parameters")
-    _legend(figure, _handles([ax]))
-    return figure
+    return _with_legend(figure)
 
 
 def opening(
@@ -367,8 +361,7 @@ def opening(
     under.xaxis.minorticks_off()
     _logarithmic(under.yaxis)
     under.set(xlabel="last batches that stay the same", ylabel="times less than\nforward")
-    _legend(figure, _handles([above]))
-    return figure
+    return _with_legend(figure)
 
 
 def growth(table: pd.DataFrame) -> Figure:
@@ -500,8 +493,7 @@ def distributions(
             ax.set_xscale("log")
         ax.set(title=title, xlabel=values)
     axes.flat[0].set_ylabel("share of runs")
-    _legend(figure, _handles(axes.flat))
-    return figure
+    return _with_legend(figure)
 
 
 def points(
@@ -588,11 +580,10 @@ def weights(table: pd.DataFrame, baselines: Sequence[str], regularised: Sequence
         ax.set_title(f"$c = {c}$")
     for ax in axes[-1]:
         ax.set_xlabel("step $n$")
-    _legend(figure, _handles(axes.flat))
-    return figure
+    return _with_legend(figure)
 
 
-def intervals(table: pd.DataFrame, label: str, xlabel: str, group: str | None = None) -> Figure:
+def intervals(table: pd.DataFrame, label: str, xlabel: str, group: str) -> Figure:
     """Draw ratios with their confidence intervals, one line each, on a logarithmic axis around 1.
 
     Parameters
@@ -607,14 +598,13 @@ def intervals(table: pd.DataFrame, label: str, xlabel: str, group: str | None = 
     group
         A column that parts the ratios of a line, each part with a colour and marker of its own.
     """
-    lines = list(dict.fromkeys(table[label]))
-    groups = [None] if group is None else list(dict.fromkeys(table[group]))
+    lines, groups = (list(dict.fromkeys(table[column])) for column in (label, group))
     figure, ax = plt.subplots(figsize=(_WIDTH, 1.1 + 0.3 * max(len(lines), 2)))
     ax.axvline(1, color="0.5", linewidth=1)
     for position, name in enumerate(groups):
-        part = table if name is None else table[table[group] == name]
+        part = table[table[group] == name]
         y = np.array([lines.index(line) for line in part[label]], float)
-        y += 0.3 * ((position + 0.5) / len(groups) - 0.5) if len(groups) > 1 else 0
+        y += 0.3 * ((position + 0.5) / len(groups) - 0.5)
         ends = part[["low", "high"]].to_numpy(float)
         ax.hlines(y, ends[:, 0], ends[:, 1], color=f"C{position}", linewidth=2)
         ax.plot(part["ratio"], y, "os^Dv"[position % 5], color=f"C{position}", label=name)
@@ -622,9 +612,7 @@ def intervals(table: pd.DataFrame, label: str, xlabel: str, group: str | None = 
     ax.set_yticks(range(len(lines)), [str(line).replace("_", " ") for line in lines])
     ax.set_ylim(len(lines) - 0.5, -0.5)
     ax.set_xlabel(xlabel)
-    if group is not None:
-        _legend(figure, _handles([ax]))
-    return figure
+    return _with_legend(figure)
 
 
 def motion(table: pd.DataFrame) -> Figure:
@@ -660,13 +648,10 @@ def motion(table: pd.DataFrame) -> Figure:
         if column == "contraction_rate":
             ax.axhline(0, color="0.5", linewidth=1)
         elif (table[column] > 0).any():
-            ax.set_yscale("log")
+            _logarithmic(ax.yaxis)
             ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
-            ax.yaxis.set_minor_formatter(NullFormatter())
         ax.xaxis.set_major_locator(MaxNLocator(3, integer=True))
-    _legend(figure, _handles(axes))
-    return figure
+    return _with_legend(figure)
 
 
 def quadrants(table: pd.DataFrame, x: str, y: str, xlabel: str, ylabel: str, logx: bool) -> Figure:
@@ -692,8 +677,8 @@ def quadrants(table: pd.DataFrame, x: str, y: str, xlabel: str, ylabel: str, log
         color, marker = f"C{i}", "os^DvP*"[i]
         ax.plot(seeds[x], seeds[y], marker, color=color, markersize=4, alpha=0.5)
         ax.plot(
-            np.exp(np.log(seeds[x]).mean()) if logx else seeds[x].mean(),
-            np.exp(np.log(seeds[y]).mean()),
+            _mean(seeds[x]) if logx else seeds[x].mean(),
+            _mean(seeds[y]),
             marker,
             color=color,
             markersize=9,
@@ -703,8 +688,7 @@ def quadrants(table: pd.DataFrame, x: str, y: str, xlabel: str, ylabel: str, log
     for axis in (ax.xaxis, ax.yaxis) if logx else (ax.yaxis,):
         _logarithmic(axis)
     ax.set(xlabel=xlabel, ylabel=ylabel)
-    _legend(figure, _handles([ax]))
-    return figure
+    return _with_legend(figure)
 
 
 def variants(table: pd.DataFrame, xlabel: str) -> Figure:
@@ -755,9 +739,7 @@ def variants(table: pd.DataFrame, xlabel: str) -> Figure:
                 ax.text(0.99, height, state, transform=place, ha="right", va="center")
     axes.flat[-1].set_xlabel(xlabel)
     _around_one(axes.flat[-1], table["ratio"])
-    if len(series) > 1:
-        _legend(figure, _handles(axes.flat))
-    return figure
+    return _with_legend(figure) if len(series) > 1 else figure
 
 
 def sweeps(
@@ -792,8 +774,7 @@ def sweeps(
         ax.set_xlabel(xlabel)
     for ax in axes[:, 0]:
         ax.set_ylabel(ylabel)
-    _legend(figure, _handles(figure.axes))
-    return figure
+    return _with_legend(figure)
 
 
 def costs(table: pd.DataFrame, quantities: Mapping[str, str]) -> Figure:
@@ -841,8 +822,7 @@ def costs(table: pd.DataFrame, quantities: Mapping[str, str]) -> Figure:
         _logarithmic(ax.xaxis, ticks=3)
     axes[0].set_yticks(range(len(trainings)), trainings)
     axes[0].set_ylim(len(trainings) - 0.5, -0.5)
-    _legend(figure, _handles(axes), columns=4)
-    return figure
+    return _with_legend(figure, columns=4)
 
 
 def _mean(values: pd.Series) -> float:
@@ -971,10 +951,12 @@ def _handles(axes: Iterable[Axes]) -> dict[str, Artist]:
     }
 
 
-def _legend(
-    figure: Figure, handles: Mapping[str, Artist | tuple[Artist, ...]], columns: int = 3
-) -> None:
+def _with_legend(
+    figure: Figure, handles: Mapping[str, Artist | tuple] | None = None, columns: int = 3
+) -> Figure:
     """Put one legend above the whole figure, in fewer columns where its words are long."""
+    handles = _handles(figure.axes) if handles is None else handles
     fitting = max(1, 66 // (6 + max(map(len, handles), default=0)))
     place = "outside upper center"
     figure.legend(handles.values(), handles, loc=place, ncols=min(columns, fitting))
+    return figure
