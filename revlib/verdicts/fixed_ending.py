@@ -28,7 +28,7 @@ def calm(table: pd.DataFrame, first: int, last: int, quantity: str = "test_loss"
     Parameters
     ----------
     table
-        The rows of a study of endings or of rivals.
+        The rows of a study, with forward training among its cases.
     first, last
         The range of steps, both included.
     quantity
@@ -39,8 +39,9 @@ def calm(table: pd.DataFrame, first: int, last: int, quantity: str = "test_loss"
     pandas.DataFrame
         One row for each case and seed: ``order``, ``seed``; ``trend`` and ``change``, how many
         times less it moves about a smooth trend and from step to step
-        (:func:`revlib.verdicts.stability.fluctuation`); ``level``, its mean divided by that of
-        forward training; and ``below``, the share of the looks at which it lies below forward.
+        (:func:`revlib.verdicts.stability.fluctuation`); its ``mean``; ``level``, that divided by
+        the mean of forward training; and ``below``, the share of the looks at which it lies below
+        forward.
     """
     inside = table[table["step"].between(first, last)]
     paths = inside.pivot(index=["seed", "step"], columns="order", values=quantity)
@@ -50,9 +51,9 @@ def calm(table: pd.DataFrame, first: int, last: int, quantity: str = "test_loss"
     for name, own in found.groupby(level="order", sort=False):
         own = own.droplevel("order")
         moves = {what: np.exp(log_ratio(forward[what], own[what])) for what in ("trend", "change")}
-        level = own["mean"] / forward["mean"]
+        levels = {"mean": own["mean"], "level": own["mean"] / forward["mean"]}
         below = (paths[name] < paths["forward"]).groupby("seed").mean()
-        told = moves | {"level": level, "below": below}
+        told = moves | levels | {"below": below}
         rows.append(pd.DataFrame(told).reset_index().assign(order=name))
     return pd.concat(rows, ignore_index=True)
 
@@ -60,8 +61,8 @@ def calm(table: pd.DataFrame, first: int, last: int, quantity: str = "test_loss"
 def summary(found: pd.DataFrame) -> pd.DataFrame:
     """Return :func:`calm` over seeds: for each case the geometric means with their intervals.
 
-    The columns are those of `calm`, each with ``_low`` and ``_high``, and ``seeds``. Of the share
-    of looks they are the mean over seeds, the lowest and the highest.
+    The columns are those of `calm` but for the mean, each with ``_low`` and ``_high``, and
+    ``seeds``. Of the share of looks they are the mean over seeds, the lowest and the highest.
     """
     rows = {}
     for name, own in found.groupby("order", sort=False):
