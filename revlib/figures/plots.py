@@ -262,10 +262,7 @@ def comparison(
 def ratios(table: pd.DataFrame) -> Figure:
     """Draw how many times faster than the plain loop each contender of a benchmark is.
 
-    Parameters
-    ----------
-    table
-        As `revlib.runs.benchmark.table` returns it.
+    The table is that of :func:`revlib.runs.benchmark.table`.
     """
     shown = table[table["contender"] != "plain"].reset_index(drop=True)
     names = list(shown["contender"].unique())
@@ -299,13 +296,7 @@ def ratios(table: pd.DataFrame) -> Figure:
 
 
 def live_parameters(table: pd.DataFrame) -> Figure:
-    """Draw how many parameters of each layer meet data, and how many never do.
-
-    Parameters
-    ----------
-    table
-        As `revlib.training.convolutions.census` returns it.
-    """
+    """Draw of a census (`revlib.training.convolutions.census`) how many parameters meet data."""
     figure, ax = plt.subplots(figsize=(_WIDTH, 0.9 + 0.2 * len(table)))
     places = range(len(table))
     ax.barh(places, table["live"] / 1e6, label="meet data")
@@ -365,13 +356,7 @@ def opening(
 
 
 def growth(table: pd.DataFrame) -> Figure:
-    """Draw how long whole runs took, against their length.
-
-    Parameters
-    ----------
-    table
-        Columns ``order``, ``steps`` and ``seconds``.
-    """
+    """Draw the ``seconds`` that whole runs of each ``order`` took, against their ``steps``."""
     lines = {
         order: (own["steps"].to_numpy(), own["seconds"].to_numpy())
         for order, own in table.groupby("order", sort=False)
@@ -618,17 +603,9 @@ def intervals(table: pd.DataFrame, label: str, xlabel: str, group: str) -> Figur
 def motion(table: pd.DataFrame) -> Figure:
     """Draw what :func:`revlib.training.motion.motion` measures: one line a seed and order.
 
-    Parameters
-    ----------
-    table
-        One row per seed, order and step.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        On the left the contraction rate, with a line at zero; in the middle how far a step moves
-        the iterate, in lengths of the first step of its chain; on the right how far it moves the
-        predictions.
+    On the left the contraction rate, with a line at zero; in the middle how far a step moves the
+    iterate, in lengths of the first step of its chain; on the right how far it moves the
+    predictions.
     """
     table = table.assign(moved_in_steps=table["moved"] / table["step_length"])
     panels = {
