@@ -72,12 +72,7 @@ class HeavyBall:
 def least_squares_gradient(theta: np.ndarray, batch: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
     """Return the gradient of ``(x·theta - y)²/2`` for one example (x, y) in each run.
 
-    Parameters
-    ----------
-    theta
-        Parameters, shape (R, d).
-    batch
-        Inputs x of shape (R, d) and targets y of shape (R,).
+    The parameters theta and the inputs x have the shape (R, d), the targets y the shape (R,).
     """
     x, y = batch
     return (np.sum(x * theta, axis=1) - y)[:, None] * x
@@ -108,12 +103,7 @@ class Network:
     def gradient(self, theta: np.ndarray, batch: np.ndarray) -> np.ndarray:
         """Return the gradient of each run's loss over its batch of examples, shape (R, P).
 
-        Parameters
-        ----------
-        theta
-            Parameters, shape (R, P).
-        batch
-            Numbers of the examples, shape (R, B).
+        For parameters (R, P); the batch holds the numbers of the examples, shape (R, B).
         """
         hidden, errors = self._apply(theta, batch)
         x = self.inputs[batch][..., None]
@@ -140,10 +130,7 @@ def independent_batches(
 ) -> np.ndarray:
     """Return the examples that each run sees at each step, all drawn independently.
 
-    Returns
-    -------
-    numpy.ndarray
-        Numbers from 0 to ``examples - 1``, shape (steps, runs, size).
+    They are numbers from 0 to ``examples - 1``, shape (steps, runs, size).
     """
     return generator.integers(examples, size=(steps, runs, size))
 
@@ -153,11 +140,8 @@ def shuffled_epochs(
 ) -> np.ndarray:
     """Return the examples that each run sees at each step, in epochs that are shuffled anew.
 
-    Returns
-    -------
-    numpy.ndarray
-        Numbers from 0 to ``examples - 1``, shape (steps, runs, size): in each run, every
-        ``examples // size`` steps from the first on hold each example once.
+    They are numbers from 0 to ``examples - 1``, shape (steps, runs, size): in each run, every
+    ``examples // size`` steps from the first on hold each example once.
 
     Raises
     ------
@@ -192,23 +176,9 @@ def reshuffled_variances(
 
         M/(M - 1) (sum w_i² - (sum w_i)²/M),
 
-    the sums being over its steps up to n.
-
-    Parameters
-    ----------
-    h
-        Learning rate.
-    steps
-        The last step.
-    epoch
-        The number M of values, 2 or more.
-    orders
-        The orders.
-
-    Returns
-    -------
-    dict of numpy.ndarray
-        By the name of the order the variances at the steps 0 to `steps`.
+    the sums being over its steps up to n. The learning rate is h, and the number M of values in an
+    `epoch` is 2 or more. The result has by the name of the order the variances at the steps 0 to
+    `steps`.
     """
     latest_first = h * (1.0 - h) ** np.arange(steps)
     found = {}

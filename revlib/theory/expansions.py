@@ -138,22 +138,11 @@ def evaluate(theta: Tensor, coefficients: Sequence[Tensor], h: float | Tensor) -
 def reversal(fields: Sequence[VectorField], theta: Tensor, order: int) -> list[Tensor]:
     """Return what reversing the order of iteration changes, in powers of h.
 
-    The backward iterate ``T_1 ⋯ T_n (theta)`` minus the forward iterate ``T_n ⋯ T_1 (theta)``.
-    Order 1 is zero, order 2 the sum of brackets of Theorem C.2; the higher ones are the
-    corrections that the paper hopes for.
-
-    Parameters
-    ----------
-    fields
-        ``V_1`` to ``V_n``.
-    theta, order
-        As for `expand`.
-
-    Returns
-    -------
-    list of torch.Tensor
-        The coefficients of h to h^order. Added to the exact forward iterate by `evaluate` they
-        give the approximate backward iterate (Definition C.3 at order 2).
+    The backward iterate ``T_1 ⋯ T_n (theta)`` minus the forward iterate ``T_n ⋯ T_1 (theta)``, as
+    the coefficients of h to h^order. Order 1 is zero, order 2 the sum of brackets of Theorem C.2;
+    the higher ones are the corrections that the paper hopes for. Added to the exact forward iterate
+    by `evaluate` they give the approximate backward iterate (Definition C.3 at order 2). The fields
+    are ``V_1`` to ``V_n``; theta and the order are as for `expand`.
     """
     backward = expand(reversed(fields), theta, order)
     forward = expand(fields, theta, order)
@@ -177,19 +166,9 @@ def corrections(fields: Iterable[VectorField], theta: Tensor) -> Iterator[Tensor
     backward iterate up to O(h³).
 
     Step n takes n Jacobian-vector products, one for each field so far: the sum of the earlier
-    Jacobians would be a matrix, so it is applied field by field. The fields are kept for that.
-
-    Parameters
-    ----------
-    fields
-        ``V_1, V_2, …``
-    theta
-        The start point, of floating-point type and any shape.
-
-    Yields
-    ------
-    torch.Tensor
-        ``C_n``, of the shape of theta.
+    Jacobians would be a matrix, so it is applied field by field. The fields ``V_1, V_2, …`` are
+    kept for that. Theta, the start point, is of floating-point type and any shape, and so is
+    ``C_n``.
     """
     correction, total = torch.zeros_like(theta), torch.zeros_like(theta)
     earlier: list[VectorField] = []
@@ -220,10 +199,7 @@ def _step(one: VectorField, h: float, theta: Tensor) -> Tensor:
 def slope(h: ArrayLike, errors: ArrayLike) -> float:
     """Return the power of h with which errors fall: their slope on two logarithmic axes.
 
-    Parameters
-    ----------
-    h, errors
-        Positive numbers, at least two of each.
+    Both are positive numbers, at least two of each.
     """
     h, errors = np.asarray(h, dtype=float), np.asarray(errors, dtype=float)
     return float(np.polyfit(np.log(h), np.log(errors), 1)[0])
@@ -340,17 +316,8 @@ def smoothed(model: nn.Module) -> nn.Module:
 def switched(one: LossField, theta: Tensor, other: Tensor) -> tuple[int, int]:
     """Count the ReLU units that are on at one of two points and off at the other.
 
-    Parameters
-    ----------
-    one
-        The loss whose model (its ``nn.ReLU`` modules) and batch are looked at.
-    theta, other
-        The two points.
-
-    Returns
-    -------
-    tuple of int
-        How many switched, and how many there are; each unit counts once for each example.
+    Looked at are the model (its ``nn.ReLU`` modules) and the batch of a loss. Returned is how many
+    switched, and how many there are; each unit counts once for each example.
     """
     before, after = _pattern(one, theta), _pattern(one, other)
     return int((before != after).sum()), len(before)

@@ -124,11 +124,8 @@ class Quadratic:
     def least_squares(cls, inputs: np.ndarray, targets: np.ndarray) -> Quadratic:
         """Return the gradient of ``‖X theta - y‖² / (2 b)`` for b examples.
 
-        Parameters
-        ----------
-        inputs, targets
-            X, shape (b, d), and y, shape (b,). With fewer than d independent examples the minimum
-            is not unique, and its shortest one is taken.
+        X has the shape (b, d), y the shape (b,). With fewer than d independent examples the minimum
+        is not unique, and its shortest one is taken.
         """
         shortest = np.linalg.lstsq(inputs, targets, rcond=None)[0]
         return cls(inputs.T @ inputs / len(inputs), shortest)

@@ -47,14 +47,8 @@ def order_average_term(fields: Sequence[VectorField], theta: torch.Tensor) -> to
 def order_average(fields: Sequence[VectorField], theta: torch.Tensor, rate: float) -> torch.Tensor:
     """Return ``T_perm(theta)``: the mean of the ends that all c! orders reach (equation 9).
 
-    Parameters
-    ----------
-    fields
-        ``V_1, …, V_c``. The cost is c · c! evaluations: for checks with few fields.
-    theta
-        The start, shape (P,).
-    rate
-        Learning rate h' of the small steps.
+    From theta, shape (P,), by small steps of the learning rate h'. The cost is c · c! evaluations:
+    for checks with few fields.
     """
     return modified_loss.ends(itertools.permutations(fields), theta, rate).mean(0)
 
@@ -63,15 +57,7 @@ def critical_curvature(h: float, c: int, weight: float) -> float:
     """Return the curvature from which on the regulariser outweighs the step, ``h/(λ c (c - 1))``.
 
     Where all pieces have the same gradient g and Hessian H, the regularised step is
-    ``-(h - λ c (c - 1) H) g``: along a direction of larger curvature it climbs the loss.
-
-    Parameters
-    ----------
-    h
-        Learning rate of the large step.
-    c
-        Number of pieces, 2 or more.
-    weight
-        The regulariser's weight λ, more than 0.
+    ``-(h - λ c (c - 1) H) g``: along a direction of larger curvature it climbs the loss. There are
+    c pieces, 2 or more; the weight λ is more than 0, and h is the learning rate of the large step.
     """
     return h / (weight * c * (c - 1))
