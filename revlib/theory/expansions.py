@@ -12,7 +12,7 @@ Jacobian-vector products, nested for the higher ones; no Jacobian or Hessian is 
 from __future__ import annotations
 
 import copy
-import functools
+import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -89,7 +89,9 @@ def expand(fields: Iterable[VectorField], theta: Tensor, order: int) -> list[Ten
     coefficients = [torch.zeros_like(theta)] * order
     for one in fields:
         # The last coefficient would enter at a power of h beyond the order.
-        along = functools.partial(_along, one, theta, coefficients[:-1])
+        def along(h: Tensor, one=one, coefficients=coefficients[:-1]) -> Tensor:
+            return one(evaluate(theta, coefficients, h))
+
         terms = _taylor(along, theta.new_zeros(()), order - 1)
         if terms[0].shape != theta.shape:
             raise ValueError(
@@ -98,11 +100,6 @@ def expand(fields: Iterable[VectorField], theta: Tensor, order: int) -> list[Ten
             )
         coefficients = [c + term for c, term in zip(coefficients, terms, strict=True)]
     return coefficients
-
-
-def _along(one: VectorField, theta: Tensor, coefficients: Sequence[Tensor], h: Tensor) -> Tensor:
-    """Return a field's value on the curve ``theta + h c_1 + h² c_2 + …``."""
-    return one(evaluate(theta, coefficients, h))
 
 
 def _taylor(function: Callable[[Tensor], Tensor], at: Tensor, degree: int) -> list[Tensor]:
@@ -119,12 +116,7 @@ def _taylor(function: Callable[[Tensor], Tensor], at: Tensor, degree: int) -> li
 
         return one_more
 
-    values = derivatives(degree)(at)
-    factorial = 1
-    for k in range(2, degree + 1):
-        factorial *= k
-        values[k] = values[k] / factorial
-    return values
+    return [value / math.factorial(k) for k, value in enumerate(derivatives(degree)(at))]
 
 
 def evaluate(theta: Tensor, coefficients: Sequence[Tensor], h: float | Tensor) -> Tensor:
@@ -189,11 +181,7 @@ def _product(v: VectorField, theta: Tensor, direction: Tensor) -> Tensor:
 
 def maps(fields: Iterable[VectorField], h: float) -> list[Callable[[Tensor], Tensor]]:
     """Return the update maps ``theta -> theta + h V(theta)`` of some vector fields."""
-    return [functools.partial(_step, one, h) for one in fields]
-
-
-def _step(one: VectorField, h: float, theta: Tensor) -> Tensor:
-    return theta + h * one(theta)
+    return [lambda theta, one=one: theta + h * one(theta) for one in fields]
 
 
 def slope(h: ArrayLike, errors: ArrayLike) -> float:

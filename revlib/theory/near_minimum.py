@@ -21,6 +21,7 @@ import scipy
 from numpy.typing import ArrayLike
 
 from revlib.store.datasets import Dataset
+from revlib.theory.gradient_steps import GradientStep
 
 
 def forward_iterates(
@@ -266,15 +267,12 @@ class LogisticRegression:
             )
         return result.x
 
-    def maps(self, h: float, batches: np.ndarray) -> list[Callable[[np.ndarray], np.ndarray]]:
+    def maps(self, h: float, batches: np.ndarray) -> list[GradientStep]:
         """Return the SGD steps ``T_i(theta) = theta - h grad L_i(theta)``, all chains at once.
 
         The batches hold the row numbers of each step's examples, shape (N, ..., B).
         """
-        return [partial(self._step, h, batch) for batch in batches]
-
-    def _step(self, h: float, batch: np.ndarray, theta: np.ndarray) -> np.ndarray:
-        return theta - h * self.gradient(theta, batch)
+        return [GradientStep(h, partial(self.gradient, batch=batch)) for batch in batches]
 
 
 def linear_maps(
@@ -288,11 +286,11 @@ def linear_maps(
     minimum is that of the problem, shape (d,).
     """
     pull = np.eye(len(minimum)) - h * problem.hessian(minimum)
-
-    def step(batch: np.ndarray, theta: np.ndarray) -> np.ndarray:
-        return minimum + (theta - minimum) @ pull - h * problem.gradient(minimum, batch)
-
-    return [partial(step, batch) for batch in batches]
+    noise = partial(problem.gradient, minimum)
+    return [
+        lambda theta, batch=batch: minimum + (theta - minimum) @ pull - h * noise(batch)
+        for batch in batches
+    ]
 
 
 def two_classes(

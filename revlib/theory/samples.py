@@ -317,13 +317,6 @@ def simplex(centre: ArrayLike, radius: float) -> np.ndarray:
     return centre + corners * (d * radius / np.linalg.norm(corners[0]))
 
 
-def box(low: ArrayLike, high: ArrayLike) -> np.ndarray:
-    """Return the 2^d corners of the box between two corners of shape (d,), shape (2^d, d)."""
-    sides = np.stack([np.asarray(low, dtype=float), np.asarray(high, dtype=float)])
-    picks = np.indices((2,) * sides.shape[1]).reshape(sides.shape[1], -1).T
-    return sides[picks, np.arange(sides.shape[1])]
-
-
 def _with_middle(corners: np.ndarray) -> np.ndarray:
     return np.concatenate([corners.mean(axis=0, keepdims=True), corners])
 
