@@ -1,71 +1,46 @@
 """Many small training runs at once: an ensemble of runs that differ only in their batches.
 
 The iterates of an ensemble are the rows of one array, shape (R, P) for R runs and P parameters,
-so that one map advances all runs: the maps below go into `revlib.iterates.iterates` as they are.
-Examples are chosen by their numbers: `independent_batches` and `shuffled_epochs` say which
-examples every run sees at every step.
+so that one map advances all runs: a :class:`revlib.theory.gradient_steps.GradientStep` with the
+gradients of all runs, each on its batch, or a step with momentum. Examples are chosen by their
+numbers: `independent_batches` and `shuffled_epochs` say which examples every run sees at every
+step.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from revlib.orders import Order, backward, forward
-
-Gradient = Callable[[np.ndarray, Any], np.ndarray]
-
-
-@dataclass(frozen=True)
-class Descent:
-    """The map ``theta -> theta - h gradient(theta, batch)``, for all runs at once.
-
-    Parameters
-    ----------
-    gradient
-        Takes the parameters of all runs, shape (R, P), and the batch, and returns the gradient of
-        each run's batch loss, shape (R, P).
-    batch
-        What the runs see at this step, in the form that `gradient` understands.
-    h
-        Learning rate.
-    """
-
-    gradient: Gradient
-    batch: Any
-    h: float
-
-    def __call__(self, theta: np.ndarray) -> np.ndarray:
-        """Return the parameters after the step."""
-        return theta - self.h * self.gradient(theta, self.batch)
 
 
 @dataclass(frozen=True)
 class HeavyBall:
     """A step of gradient descent with momentum, a map of the state (parameters, velocity).
 
-    ``v -> beta v - h gradient(theta, batch)`` and then ``theta -> theta + v``.
+    ``v -> beta v - h gradient(theta)`` and then ``theta -> theta + v``.
 
     Parameters
     ----------
-    gradient, batch, h
-        As for `Descent`.
+    h
+        Learning rate.
+    gradient
+        The gradient of the loss; takes theta and returns an array of its shape.
     beta
         How much of the velocity is kept.
     """
 
-    gradient: Gradient
-    batch: Any
     h: float
+    gradient: Callable[[np.ndarray], np.ndarray]
     beta: float
 
     def __call__(self, state: np.ndarray) -> np.ndarray:
         """Return the state after the step, shape (2, R, P): first the parameters."""
         theta, velocity = state
-        velocity = self.beta * velocity - self.h * self.gradient(theta, self.batch)
+        velocity = self.beta * velocity - self.h * self.gradient(theta)
         return np.stack([theta + velocity, velocity])
 
 
