@@ -422,12 +422,10 @@ def _on_loss(table: pd.DataFrame) -> str:
 
 
 def _on_judging(table: pd.DataFrame) -> str:
-    wrong = ends(table, "misranked", "forward")
-    best, seeds = wrong["mean"].idxmin(), stability.counted(int(wrong["seeds"].max()), "seed")
+    seeds = stability.counted(table["seed"].nunique(), "seed")
     return (
         "If you want to rank learning rates early, we cannot tell you in which order: with "
-        f"{table['step'].max()} maps for each rate, *{best}* errs least learning x², on "
-        f"{_misranked(wrong, best)} of the pairs, {_others(wrong, best)} ({seeds})."
+        f"{table['step'].max()} maps for each rate, {_best(table, ' learning x²')} ({seeds})."
     )
 
 
@@ -448,17 +446,12 @@ def _loss_too(table: pd.DataFrame) -> str:
 
 
 def _judging_too(table: pd.DataFrame) -> str:
-    wrong = ends(table, "misranked", "forward")
-    best = wrong["mean"].idxmin()
-    return (
-        f" On cos 10x *{best}* errs least, on {_misranked(wrong, best)} of the pairs, "
-        f"{_others(wrong, best)}."
-    )
+    return f" On cos 10x {_best(table)}."
 
 
-def _misranked(wrong: pd.DataFrame, method: str) -> str:
-    return f"{100 * wrong.loc[method, 'mean']:.0f}%"
-
-
-def _others(wrong: pd.DataFrame, best: str) -> str:
-    return ", ".join(f"*{m}* {_misranked(wrong, m)}" for m in METHODS if m != best)
+def _best(table: pd.DataFrame, what: str = "") -> str:
+    """Return which method misranks the fewest pairs, and how many each of them does."""
+    wrong = ends(table, "misranked", "forward")["mean"]
+    best, share = wrong.idxmin(), {method: f"{100 * part:.0f}%" for method, part in wrong.items()}
+    others = ", ".join(f"*{method}* {share[method]}" for method in METHODS if method != best)
+    return f"*{best}* errs least{what}, on {share[best]} of the pairs, {others}"
