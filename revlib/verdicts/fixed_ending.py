@@ -91,12 +91,7 @@ def steps_a_look(length: int) -> dict[str, float]:
 def finding(endings: pd.DataFrame, names: Iterable[str]) -> str:
     """Return in a sentence how much less the test loss varies than forward, if that is decided.
 
-    Parameters
-    ----------
-    endings
-        What `calm` returns of a study.
-    names
-        The cases that are told.
+    Of the cases that are named, from what `calm` returns.
     """
     factors = endings.set_index("order")["trend"]
     return findings.sentence(
@@ -108,10 +103,7 @@ def finding(endings: pd.DataFrame, names: Iterable[str]) -> str:
 
 
 def rival(rivals: pd.DataFrame, names: Iterable[str]) -> str:
-    """Return in a sentence how much lower than forward some rivals are, if that is decided.
-
-    The parameters are those of `finding`.
-    """
+    """Return in a sentence how much lower than forward some rivals are, as `finding` does."""
     factors = 1 / rivals.set_index("order")["level"]
     return findings.sentence(
         findings.lower("the mean test loss", factors.loc[[name]], ("forward", name))
@@ -122,10 +114,7 @@ def rival(rivals: pd.DataFrame, names: Iterable[str]) -> str:
 def forgets(table: pd.DataFrame) -> str:
     """Return in a sentence how well both orders know the first batches, and the newest.
 
-    Parameters
-    ----------
-    table
-        The rows of a study of forgetting; a seed counts with all its looks.
+    From a study of forgetting, in which a seed counts with all its looks.
     """
     if table.empty:
         return "not yet run."
@@ -141,19 +130,11 @@ def forgets(table: pd.DataFrame) -> str:
 
 
 def nudged(table: pd.DataFrame) -> pd.DataFrame:
-    """Return what nudges have grown to at the end of the chain.
+    """Return what the nudges of a study have grown to at the end of the chain.
 
-    Parameters
-    ----------
-    table
-        The rows of a study of nudges.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row for each case and seed: ``order``, ``seed``, ``after``, the number of maps that
-        follow the nudge, and ``growth`` and ``random``, by how much a nudge along a training step
-        and one in a random direction have grown.
+    One row for each case and seed: ``order``, ``seed``, ``after``, the number of maps that follow
+    the nudge, and ``growth`` and ``random``, by how much a nudge along a training step and one in a
+    random direction have grown.
     """
     ends = table[table["step"] == table["step"].max()]
     parts = ends["order"].str.extract(r"(?P<order>.+), before the last (?P<after>\d+)")
@@ -171,14 +152,8 @@ def nudged(table: pd.DataFrame) -> pd.DataFrame:
 def taken_in(nudges: pd.DataFrame, length: int) -> str:
     """Return how far a nudge moves the end where either order takes in a new batch, in a sentence.
 
-    Backward that is before the first map, with a fixed ending before the maps of the ending.
-
-    Parameters
-    ----------
-    nudges
-        What `nudged` returns of a study.
-    length
-        The length of the ending.
+    Backward that is before the first map, with a fixed ending of some length before its maps. The
+    nudges are those of `nudged`.
     """
     ending = f"tail({length})"
     at = nudges.set_index(["order", "after", "seed"])["growth"]
@@ -195,14 +170,8 @@ def taken_in(nudges: pd.DataFrame, length: int) -> str:
 def costly(name: str, **changes: str) -> str:
     """Return the stored endings of a costly network as a table, or how they are computed.
 
-    Batch normalisation has two ways to be evaluated, each with a table of its own.
-
-    Parameters
-    ----------
-    name
-        A study of endings.
-    **changes
-        Fields of its setting that differ.
+    Batch normalisation has two ways to be evaluated, each with a table of its own. The changes are
+    fields of the study's setting.
     """
     size = experiments.get(name).size("paper")
     table = runs.stored(name, "paper", **changes)

@@ -45,19 +45,8 @@ def slopes(measured: pd.DataFrame, what: str) -> pd.Series:
     """Return the power of its cost with which a window gains, from one line through all of them.
 
     On each seed a line through forward training, where cost and gain are 1, is fitted to the
-    logarithms of the gain of all windows. A slope of 1: it gains as much as it costs.
-
-    Parameters
-    ----------
-    measured
-        What :func:`windows` returns.
-    what
-        The gain: ``"change"`` or ``"trend"``.
-
-    Returns
-    -------
-    pandas.Series
-        The slope by seed.
+    logarithms of the gain of all windows, ``"change"`` or ``"trend"`` of :func:`windows`. A slope
+    of 1: it gains as much as it costs.
     """
     inside = measured[measured["order"] != "forward"]
     x, y = np.log(inside["cost"]), np.log(inside[what])
@@ -66,13 +55,7 @@ def slopes(measured: pd.DataFrame, what: str) -> pd.Series:
 
 
 def windows_finding(measured: Mapping[str, pd.DataFrame]) -> str:
-    """Return in a sentence what a longer window brings, and what it costs.
-
-    Parameters
-    ----------
-    measured
-        What :func:`windows` returns of a task, by its name.
-    """
+    """Return in a sentence what a longer window brings and costs, from :func:`windows` by task."""
     words = []
     for where, each in measured.items():
         longest = each[each["cost"] == each["cost"].max()]
@@ -195,18 +178,8 @@ def optimism(table: pd.DataFrame) -> pd.Series:
 
     That is the test minus the validation loss of the iterate that is kept at the end, minus the
     mean of the same difference over all checks of the run (the two sets differ, whatever is
-    chosen).
-
-    Parameters
-    ----------
-    table
-        Rows of :func:`revlib.experiments.section_5.moving_start.policy` of one case, of one or
-        more seeds.
-
-    Returns
-    -------
-    pandas.Series
-        By seed, in units of the loss. Above zero, the validation loss of the chosen one is too low.
+    chosen); in units of the loss. Above zero, the validation loss of the chosen one is too low. The
+    rows are those of one case of :func:`revlib.experiments.section_5.moving_start.policy`.
     """
     table = table.sort_values("step").dropna(subset="kept_loss")
     found = table.assign(
@@ -331,13 +304,7 @@ _SIDES = {
 
 
 def optimizers_finding(measured: pd.DataFrame) -> str:
-    """Return of each optimizer where the test loss varies less backward, as a list.
-
-    Parameters
-    ----------
-    measured
-        What :func:`by_optimizer` returns.
-    """
+    """Return of :func:`by_optimizer` where the test loss varies less backward, as a list."""
     lines = {}
     for name, own in measured.groupby("optimizer", sort=False):
         sides = own["times"].map(lambda times: _SIDES[times.side])

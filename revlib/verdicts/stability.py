@@ -115,13 +115,8 @@ def _moved(spread: float, values: np.ndarray) -> float:
 def ratio_error(points: int) -> float:
     """Return the relative standard error of a ratio of two spreads about a trend.
 
-    That of points with independent noise: the error of each spread is that of
-    :func:`about_trend`. Where neighbouring steps are alike, it is larger.
-
-    Parameters
-    ----------
-    points
-        How many steps each of the two paths has in the range; 4 or more.
+    That of points with independent noise, 4 or more on each path: the error of each spread is that
+    of :func:`about_trend`. Where neighbouring steps are alike, it is larger.
     """
     return 1 / np.sqrt(points - 3)
 
