@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from revlib.theory import modified_loss
-from revlib.theory.expansions import LossField, VectorField, expand
+from revlib.theory.expansions import LossField, VectorField
 from revlib.training.tasks import Batch, Loss
 
 
@@ -29,10 +29,19 @@ def small_batch_term(fields: Sequence[VectorField], theta: torch.Tensor) -> torc
     """Return ``sum_{i > j} V_i'(theta) V_j(theta)``, what small batches add to a large one.
 
     ``T_c … T_1 = T_large + h'^2 sum_{i > j} V_i' V_j + O(h'^3)``: each field is changed by all
-    that were applied before it (Section D.1, where the sum is printed with i < j). Shape (P,); the
-    fields ``V_1, …, V_c`` are in the order in which the steps are taken.
+    that were applied before it (Section D.1, where the sum is printed with i < j). Shape (P,), at
+    the cost of c Jacobian-vector products; the fields ``V_1, …, V_c`` are in the order in which the
+    steps are taken.
+
+    It is the second coefficient of :func:`revlib.theory.expansions.expand`, by reverse mode only:
+    PyTorch's forward mode fails on the gradient of ``F.mse_loss``.
     """
-    return expand(fields, theta, 2)[1]
+    before, term = torch.zeros_like(theta), torch.zeros_like(theta)
+    for field in fields:
+        value, derivative = torch.autograd.functional.jvp(field, theta, before)
+        term = term + derivative
+        before = before + value
+    return term
 
 
 def order_average_term(fields: Sequence[VectorField], theta: torch.Tensor) -> torch.Tensor:
