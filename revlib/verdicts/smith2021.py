@@ -29,8 +29,8 @@ def distances(
     """Return how far trainings that agree in something end from each other, seed by seed.
 
     For each seed the mean of the absolute differences at the end over all pairs that agree; not a
-    number where one of the trainings has diverged. They agree in what `same` returns: ``lambda
-    training: training.rate`` is the learning rate, for example.
+    number where one of the trainings has diverged. They agree in what `same` returns, the learning
+    rate for example: ``lambda training: training.rate``.
 
     Raises
     ------
