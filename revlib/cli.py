@@ -65,10 +65,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="revlib", description="Training in reverse: run and check experiments.")
+    parser = _Parser(
+        prog="revlib",
+        description="Training in reverse: run and check experiments.",
+        epilog=NEXT,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     version = importlib.metadata.version("revlib")
     parser.add_argument("--version", action="version", version=f"revlib {version}")
-    parser.set_defaults(do=_next)
+    parser.set_defaults(do=lambda options: parser.print_help() or 0)
     commands = parser.add_subparsers(metavar="COMMAND")
 
     command = commands.add_parser("list", help="the studies, their sizes, what is stored")
@@ -162,12 +167,6 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, 1 or more")
     return int(text)
-
-
-def _next(options: argparse.Namespace) -> int:
-    _parser().print_help()
-    print(f"\n{NEXT}")
-    return 0
 
 
 def _list(options: argparse.Namespace) -> int:

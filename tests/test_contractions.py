@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from revlib import orders
 from revlib.iterates import iterates
 from revlib.theory import contractions, gradient_steps
+from revlib.theory.near_minimum import LogisticRegression
 from revlib.training.maps import Affine
 
 FAMILIES = [contractions.similarities, contractions.affine, contractions.tanh]
@@ -178,7 +179,7 @@ def test_m_is_not_above_M(formula):
 
 
 def losses():
-    """Return each gradient of the module with the loss that it should belong to."""
+    """Return each gradient whose constants are known, with the loss that it should belong to."""
     generator = np.random.default_rng(0)
     turn = np.linalg.qr(generator.normal(size=(3, 3)))[0]
     inputs, targets = generator.normal(size=(8, 3)), generator.normal(size=8)
@@ -198,7 +199,7 @@ def losses():
             lambda t: 0.25 * t @ t + 2.5 * np.log(np.cosh(turn @ t)).sum(),
         ),
         "logistic": (
-            gradient_steps.Logistic(inputs, labels, 0.2),
+            LogisticRegression(inputs, labels > 0, 0.2),
             lambda t: np.log1p(np.exp(-labels * (inputs @ t))).mean() + 0.1 * t @ t,
         ),
     }
@@ -206,7 +207,8 @@ def losses():
 
 @pytest.mark.parametrize("name", losses())
 def test_gradients_are_those_of_the_losses(name):
-    gradient, loss = losses()[name]
+    known, loss = losses()[name]
+    gradient = getattr(known, "gradient", known)
     theta, step = np.array([0.3, -1.2, 0.7]), 1e-5
     differences = [
         (loss(theta + step * e) - loss(theta - step * e)) / (2 * step) for e in np.eye(3)
@@ -218,8 +220,8 @@ def test_gradients_are_those_of_the_losses(name):
 @pytest.mark.parametrize("h", [0.05, 0.3, 0.9])
 def test_constants_are_bounds_and_both_are_approached(name, h):
     """At zero the Hessian reaches M, far from it in most directions m."""
-    gradient, _ = losses()[name]
-    m, M = gradient.constants
+    known, _ = losses()[name]
+    gradient, (m, M) = getattr(known, "gradient", known), known.constants
     step = gradient_steps.GradientStep(h, gradient)
     sharp = gradient_steps.gradient_step_constant(h, m, M)
     points = contractions.probes(100, 3, np.random.default_rng(1))

@@ -300,11 +300,11 @@ def test_paths_take_a_single_realisation():
 
 def test_laws_are_densities_over_the_normal_one():
     samples = {"forward": np.random.default_rng(0).normal(scale=0.5, size=2000)}
-    figure = figures.laws(samples, std=0.5, bins=20)
+    figure = figures.laws(samples, std=0.5)
     render(figure)
     (ax,) = figure.axes
     (histogram,) = ax.patches
-    expected, _ = np.histogram(samples["forward"], 20, (-2, 2), density=True)
+    expected, _ = np.histogram(samples["forward"], 40, (-2, 2), density=True)
     outline = histogram.get_xy()
     assert outline[:, 0].min() == -2
     assert outline[:, 0].max() == 2
@@ -358,7 +358,7 @@ def drawn_intervals(ax):
 
 def test_intervals_draw_one_line_for_each_ratio():
     table = ratios()[::2].reset_index(drop=True)
-    figure = figures.intervals(table, "quantity", "times calmer")
+    figure = figures.intervals(table, "quantity", "times calmer", "window")
     render(figure)
     (ax,) = figure.axes
     one, points = ax.lines
@@ -373,7 +373,7 @@ def test_intervals_draw_one_line_for_each_ratio():
     ]
     assert ax.get_ylim() == (2.5, -0.5), "the first is on top"
     assert (ax.get_xscale(), ax.get_xlabel()) == ("log", "times calmer")
-    assert not figure.legends
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["early"]
 
 
 def test_the_parts_of_a_group_lie_beside_each_other():
@@ -420,7 +420,7 @@ def test_an_interval_without_bounds_does_not_flatten_the_others():
 @pytest.mark.parametrize("ratio", [30.0, 0.03])
 def test_one_is_always_on_the_axis(ratio):
     table = pd.DataFrame({"window": ["w"], "ratio": [ratio], "low": [ratio], "high": [ratio]})
-    (ax,) = figures.intervals(table, "window", "").axes
+    (ax,) = figures.intervals(table, "window", "", "window").axes
     low, high = ax.get_xlim()
     assert low < min(ratio, 1) < max(ratio, 1) < high
 
@@ -428,7 +428,7 @@ def test_one_is_always_on_the_axis(ratio):
 def test_one_seed_is_a_point_without_an_interval():
     table = ratios()[::2].reset_index(drop=True)
     table.loc[1, ["low", "high"]] = np.nan
-    figure = figures.intervals(table, "quantity", "")
+    figure = figures.intervals(table, "quantity", "", "window")
     render(figure)
     (ax,) = figure.axes
     np.testing.assert_array_equal(ax.lines[1].get_xdata(), table["ratio"])

@@ -20,6 +20,7 @@ from revlib.experiments.study import Wanted
 from revlib.iterates import iterates
 from revlib.orders import backward, forward
 from revlib.runs import step_costs
+from revlib.theory import expansions
 from revlib.theory import order_averaging as theory
 from revlib.training.order_averaging import OrderAveraging, order_averaging, small_steps, split
 from revlib.verdicts import order_averaging as verdicts
@@ -94,6 +95,16 @@ def test_the_field_is_minus_the_gradient_of_the_loss():
     gradient = torch.autograd.grad(LOSS(model(inputs), targets), list(model.parameters()))
     expected = -torch.cat([part.flatten() for part in gradient])
     torch.testing.assert_close(field(vector(model)), expected, rtol=1e-12, atol=1e-14)
+
+
+def test_the_term_is_the_second_coefficient_also_of_torchs_squared_error():
+    model, (inputs, _) = network(), batch()
+    pieces = split((inputs, inputs @ torch.ones(3, 4, dtype=torch.double)), 3)
+    by_hand = theory.fields(model, lambda output, y: ((output - y) ** 2).mean(), pieces)
+    _, expected = expansions.expand(by_hand, vector(model), 2)
+    fields = theory.fields(model, nn.functional.mse_loss, pieces)
+    found = theory.small_batch_term(fields, vector(model))
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-14)
 
 
 @both_kinds

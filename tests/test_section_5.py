@@ -190,12 +190,12 @@ def test_windows_are_compared_with_forward_seed_by_seed():
     assert list(dict.fromkeys(found.index.get_level_values(0))) == [
         *("forward", "windowed(2)", "backward")
     ]
-    assert found.loc["windowed(2)", "calm"].tolist() == [4, 12]
+    assert found.loc["windowed(2)", "change"].tolist() == [4, 12]
     trend = [np.polyfit(range(5), path[1:], 2, full=True)[1][0] for path in (forward, windowed)]
     ratio = np.sqrt(trend[0] / trend[1])
-    assert found.loc["windowed(2)", "steady"].to_numpy() == pytest.approx([ratio, 3 * ratio])
-    assert found.loc["backward", "calm"].tolist() == [1, 12]
-    assert found.loc["windowed(2)", "level"].tolist() == [1.8, 1.8]
+    assert found.loc["windowed(2)", "trend"].to_numpy() == pytest.approx([ratio, 3 * ratio])
+    assert found.loc["backward", "change"].tolist() == [1, 12]
+    assert found.loc["windowed(2)", "mean"].tolist() == [1.8, 1.8]
     # Steps 5 to 8: 1, 2, 1, 2 maps from the iterates 4 and 6.
     costs = found["cost"].groupby(level=0).first()
     assert costs.to_dict() == {"forward": 1, "windowed(2)": 1.5, "backward": 6.5}
@@ -510,8 +510,9 @@ def test_the_advice_gives_both_tasks_where_both_are_stored(stored):
 def one_task(power=1.0, seeds=5):
     """Return what `windows` would of windows that gain a power of their cost."""
     rows = [
-        {"order": order, "seed": seed, "cost": cost, "level": 1.0}
-        | dict.fromkeys(("calm", "steady"), cost ** (power + 0.01 * seed))
+        {"order": order, "seed": seed, "cost": cost}
+        | dict.fromkeys(("mean", "level", "below"), 1.0)
+        | dict.fromkeys(("change", "trend"), cost ** (power + 0.01 * seed))
         for seed in range(-2, seeds - 2)
         for order, cost in (("forward", 1.0), ("windowed(5)", 3.0), ("windowed(20)", 10.5))
     ]
@@ -536,8 +537,8 @@ def test_the_longest_window_is_reported_whichever_way_it_falls():
 
 def test_windows_are_summed_up_over_the_seeds():
     found = verdicts.summary(one_task()).set_index("order").loc["windowed(5)"]
-    assert found["calm"] == pytest.approx(3)
-    assert found["calm_low"] < found["calm"] < found["calm_high"]
+    assert found["change"] == pytest.approx(3)
+    assert found["change_low"] < found["change"] < found["change_high"]
     rows = verdicts.levels(one_task()).splitlines()
     assert rows[2:] == [f"| x² | windowed({w}) | 1 | +0 ± 0 |" for w in (5, 20)]
 

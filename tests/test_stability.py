@@ -182,7 +182,9 @@ def test_divergence_is_the_first_step_that_is_not_finite():
             (1, "forward"): [np.nan] * 3,
         }
     )
-    found = divergence(rows.sample(frac=1, random_state=0), "test_loss")
+    found = divergence(
+        rows.rename(columns={"test_loss": "train_loss"}).sample(frac=1, random_state=0)
+    )
     assert found.to_dict("records") == [
         {"seed": 0, "order": "forward", "step": 1},
         {"seed": 1, "order": "forward", "step": 0},

@@ -95,18 +95,7 @@ class Parameters:
 def compute(
     parameters: Parameters, seed: int, training: str, device: str | None = None
 ) -> Iterator[dict[str, Any]]:
-    """Yield the rows of one training: losses and accuracies along it.
-
-    Parameters
-    ----------
-    parameters
-        What is trained.
-    seed
-        Start point and batches.
-    training
-        The name of one of `trainings`.
-    device
-        Where to compute, ``"cuda"`` say; by default on the processor.
+    """Yield the rows of one of `trainings`, by its name: losses and accuracies along it.
 
     Yields
     ------

@@ -47,15 +47,8 @@ class Parameters:
 def nudges(parameters: Parameters, seed: int, case: str) -> Iterator[dict[str, Any]]:
     """Yield how far a nudge has moved a chain, along the word of an order.
 
-    Parameters
-    ----------
-    parameters
-        What is trained, and where the chains are compared.
-    seed
-        Start point and batches, and the random direction.
-    case
-        An order, and before how many of the last maps of its word the nudge comes:
-        ``"tail(100), before the last 100"``.
+    The case says before how many of the last maps of the word the nudge comes:
+    ``"tail(100), before the last 100"``. The seed gives the random direction, too.
 
     Yields
     ------

@@ -130,16 +130,7 @@ def _taken(parameters: Parameters, training: Training, step: int) -> int:
 
 
 def compute(parameters: Parameters, seed: int, name: str) -> Iterator[dict[str, Any]]:
-    """Yield the rows of one training: losses and accuracies along it.
-
-    Parameters
-    ----------
-    parameters
-        What is trained.
-    seed
-        Start point and batches.
-    name
-        The name of one of `trainings`.
+    """Yield the rows of one of `trainings`, by its name: losses and accuracies along it.
 
     Yields
     ------

@@ -101,14 +101,7 @@ def _batches(task: Task, parameters: Parameters, case: str) -> list[Batch]:
 def single_step(parameters: Parameters, seed: int, case: str) -> Iterator[dict[str, Any]]:
     """Yield the loss after a single step on one batch, by the size of the step (Figure 2).
 
-    Parameters
-    ----------
-    parameters
-        Where and on what.
-    seed
-        Start point and batches.
-    case
-        On what the loss is taken: ``"training batch"`` or ``"held-out batches"``.
+    The case says on what the loss is taken: ``"training batch"`` or ``"held-out batches"``.
 
     Yields
     ------
@@ -130,16 +123,9 @@ def side_trips(parameters: Parameters, seed: int, case: str) -> Iterator[dict[st
     """Yield what lies between two side trips on one fixed batch (Figure 3).
 
     They leave a plain path at two points, `length` steps apart, and take steps on the same batch.
-    For comparison, ``"independent networks"`` sets the other trip out from a path with another
-    initialisation.
-
-    Parameters
-    ----------
-    parameters, seed
-        As for `single_step`.
-    case
-        On what the loss is taken: ``"training batch"`` or ``"held-out batches"``; or
-        ``"independent networks"``, on the training batch.
+    The case says on what the loss is taken: ``"training batch"`` or ``"held-out batches"``. For
+    comparison, ``"independent networks"`` sets the other trip out from a path with another
+    initialisation, and takes the loss on the training batch.
 
     Yields
     ------
@@ -177,15 +163,10 @@ def _descended(
 def alignment(parameters: Parameters, seed: int, case: str) -> Iterator[dict[str, Any]]:
     """Yield the cosine between two gradients along a path (Figure 7).
 
-    Parameters
-    ----------
-    parameters, seed
-        As for `single_step`.
-    case
-        Of which two: ``"two schedules"``, on a held-out batch at the same step of the path with a
-        constant rate and of the one with linear decay; ``"same batch"``, on that batch now and at
-        the start; ``"different batches"``, on that batch and on the training batch of the step,
-        both now.
+    The case says of which two: ``"two schedules"``, on a held-out batch at the same step of the
+    path with a constant rate and of the one with linear decay; ``"same batch"``, on that batch now
+    and at the start; ``"different batches"``, on that batch and on the training batch of the step,
+    both now.
 
     Yields
     ------
@@ -217,14 +198,8 @@ def alignment(parameters: Parameters, seed: int, case: str) -> Iterator[dict[str
 def distances(parameters: Parameters, seed: int, case: str) -> Iterator[dict[str, Any]]:
     """Yield the distance of a path to a point, or to another path (Figure 8).
 
-    Both paths set out from the same start; the other one sees other batches.
-
-    Parameters
-    ----------
-    parameters, seed
-        As for `single_step`.
-    case
-        To what: ``"the other path's end"``, ``"the other path"`` or ``"the start"``.
+    Both paths set out from the same start; the other one sees other batches. The case says to what:
+    ``"the other path's end"``, ``"the other path"`` or ``"the start"``.
 
     Yields
     ------
@@ -253,12 +228,7 @@ AVERAGES = {"two points": "half the rate", "SWA": "SWA's schedule", "EMA": "EMA'
 def averages(parameters: Parameters, seed: int, case: str) -> Iterator[dict[str, Any]]:
     """Yield where an average over the last k steps ends, or the schedule it is worth (Figure 5).
 
-    Parameters
-    ----------
-    parameters, seed
-        As for `single_step`.
-    case
-        ``"constant rate"``, an average in `AVERAGES`, or its schedule.
+    The case is ``"constant rate"``, an average in `AVERAGES`, or its schedule.
 
     Yields
     ------

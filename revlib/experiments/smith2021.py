@@ -88,16 +88,7 @@ def step(model: nn.Module, loss: Loss, batch: Batch, rate: float, weight: float)
 
 
 def compute(parameters: Parameters, seed: int, training: str) -> Iterator[dict[str, Any]]:
-    """Yield the rows of one training: losses, accuracies and gradients along it.
-
-    Parameters
-    ----------
-    parameters
-        What is trained.
-    seed
-        Start point and order of the examples.
-    training
-        A name in :data:`TRAININGS`.
+    """Yield the rows of one of :data:`TRAININGS`: losses, accuracies and gradients along it.
 
     Yields
     ------

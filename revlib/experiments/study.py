@@ -93,8 +93,9 @@ class Whole:
     ----------
     function
         ``function(parameters, seed, case)`` yields the rows of a case, each with ``step`` and what
-        was measured. It may end early where a training diverges: what was to come is then shown as
-        not a number. Where it takes a ``device`` too, it can compute on a graphics card.
+        was measured. The parameters say what is trained, the seed gives the start point and the
+        batches. It may end early where a training diverges: what was to come is then shown as not a
+        number. Where it takes a ``device`` too, ``"cuda"`` say, it can compute on a graphics card.
     """
 
     function: Callable[[Any, int, str], Iterable[Row]]

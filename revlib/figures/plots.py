@@ -145,8 +145,7 @@ def curves(table: pd.DataFrame, columns: Sequence[str] | None = None) -> Figure:
             large.set_ylim(_limits(table, column))
         elif column.endswith("loss") and 0 < _FAR * table[column].min() < table[column].max():
             _logarithmic(large.yaxis)
-    _legend(figure, _handles(figure.axes) | _handles(figure.axes[:1]))
-    return figure
+    return _with_legend(figure, _handles(figure.axes) | _handles(figure.axes[:1]))
 
 
 def paths(
@@ -187,12 +186,13 @@ def paths(
         if count > 1:
             ax.set_title(f"noise {r + 1}", loc="right")
     axes.flat[-1].set_xlabel("step $n$")
-    _legend(figure, _handles(axes.flat))
-    return figure
+    return _with_legend(figure)
 
 
-def laws(samples: Mapping[str, np.ndarray], std: float, bins: int = 40) -> Figure:
+def laws(samples: Mapping[str, np.ndarray], std: float) -> Figure:
     """Draw histograms of the iterates of each order over the normal density of mean zero.
+
+    They have 40 bars over 4 standard deviations to each side.
 
     Parameters
     ----------
@@ -200,11 +200,9 @@ def laws(samples: Mapping[str, np.ndarray], std: float, bins: int = 40) -> Figur
         For each order one number per realisation.
     std
         Standard deviation of the normal law that they are compared with; drawn as "exact".
-    bins
-        Number of bars of the histograms, over 4 standard deviations to each side.
     """
     figure, ax = plt.subplots(figsize=(_WIDTH, 3.2))
-    edges = np.linspace(-4 * std, 4 * std, bins + 1)
+    edges = np.linspace(-4 * std, 4 * std, 41)
     styles = _styles([*samples, "exact"])
     for name, values in samples.items():
         color, linestyle = styles[name]["color"], styles[name]["linestyle"]
@@ -223,8 +221,7 @@ def laws(samples: Mapping[str, np.ndarray], std: float, bins: int = 40) -> Figur
     density = np.exp(-((x / std) ** 2) / 2) / (std * np.sqrt(2 * np.pi))
     ax.plot(x, density, label="exact", **styles["exact"])
     ax.set(xlabel=r"$\theta$", ylabel="density")
-    _legend(figure, _handles([ax]))
-    return figure
+    return _with_legend(figure)
 
 
 def comparison(
@@ -259,17 +256,13 @@ def comparison(
     if log:
         ax.set_yscale("log")
     ax.set(xlabel=xlabel, ylabel=ylabel)
-    _legend(figure, handles)  # a line and its markers make one entry
-    return figure
+    return _with_legend(figure, handles)  # a line and its markers make one entry
 
 
 def ratios(table: pd.DataFrame) -> Figure:
     """Draw how many times faster than the plain loop each contender of a benchmark is.
 
-    Parameters
-    ----------
-    table
-        As `revlib.runs.benchmark.table` returns it.
+    The table is that of :func:`revlib.runs.benchmark.table`.
     """
     shown = table[table["contender"] != "plain"].reset_index(drop=True)
     names = list(shown["contender"].unique())
@@ -299,18 +292,11 @@ def ratios(table: pd.DataFrame) -> Figure:
     ax.set_yticks(range(len(workloads)), workloads)
     ax.invert_yaxis()
     ax.set_xlabel("times as fast as the plain loop")
-    _legend(figure, _handles([ax]))
-    return figure
+    return _with_legend(figure)
 
 
 def live_parameters(table: pd.DataFrame) -> Figure:
-    """Draw how many parameters of each layer meet data, and how many never do.
-
-    Parameters
-    ----------
-    table
-        As `revlib.training.convolutions.census` returns it.
-    """
+    """Draw of a census (`revlib.training.convolutions.census`) how many parameters meet data."""
     figure, ax = plt.subplots(figsize=(_WIDTH, 0.9 + 0.2 * len(table)))
     places = range(len(table))
     ax.barh(places, table["live"] / 1e6, label="meet data")
@@ -319,8 +305,7 @@ def live_parameters(table: pd.DataFrame) -> Figure:
     ax.set_yticks(places, table["layer"])
     ax.invert_yaxis()
     ax.set_xlabel("million parameters")
-    _legend(figure, _handles([ax]))
-    return figure
+    return _with_legend(figure)
 
 
 def opening(
@@ -367,18 +352,11 @@ def opening(
     under.xaxis.minorticks_off()
     _logarithmic(under.yaxis)
     under.set(xlabel="last batches that stay the same", ylabel="times less than\nforward")
-    _legend(figure, _handles([above]))
-    return figure
+    return _with_legend(figure)
 
 
 def growth(table: pd.DataFrame) -> Figure:
-    """Draw how long whole runs took, against their length.
-
-    Parameters
-    ----------
-    table
-        Columns ``order``, ``steps`` and ``seconds``.
-    """
+    """Draw the ``seconds`` that whole runs of each ``order`` took, against their ``steps``."""
     lines = {
         order: (own["steps"].to_numpy(), own["seconds"].to_numpy())
         for order, own in table.groupby("order", sort=False)
@@ -500,8 +478,7 @@ def distributions(
             ax.set_xscale("log")
         ax.set(title=title, xlabel=values)
     axes.flat[0].set_ylabel("share of runs")
-    _legend(figure, _handles(axes.flat))
-    return figure
+    return _with_legend(figure)
 
 
 def points(
@@ -588,11 +565,10 @@ def weights(table: pd.DataFrame, baselines: Sequence[str], regularised: Sequence
         ax.set_title(f"$c = {c}$")
     for ax in axes[-1]:
         ax.set_xlabel("step $n$")
-    _legend(figure, _handles(axes.flat))
-    return figure
+    return _with_legend(figure)
 
 
-def intervals(table: pd.DataFrame, label: str, xlabel: str, group: str | None = None) -> Figure:
+def intervals(table: pd.DataFrame, label: str, xlabel: str, group: str) -> Figure:
     """Draw ratios with their confidence intervals, one line each, on a logarithmic axis around 1.
 
     Parameters
@@ -607,14 +583,13 @@ def intervals(table: pd.DataFrame, label: str, xlabel: str, group: str | None = 
     group
         A column that parts the ratios of a line, each part with a colour and marker of its own.
     """
-    lines = list(dict.fromkeys(table[label]))
-    groups = [None] if group is None else list(dict.fromkeys(table[group]))
+    lines, groups = (list(dict.fromkeys(table[column])) for column in (label, group))
     figure, ax = plt.subplots(figsize=(_WIDTH, 1.1 + 0.3 * max(len(lines), 2)))
     ax.axvline(1, color="0.5", linewidth=1)
     for position, name in enumerate(groups):
-        part = table if name is None else table[table[group] == name]
+        part = table[table[group] == name]
         y = np.array([lines.index(line) for line in part[label]], float)
-        y += 0.3 * ((position + 0.5) / len(groups) - 0.5) if len(groups) > 1 else 0
+        y += 0.3 * ((position + 0.5) / len(groups) - 0.5)
         ends = part[["low", "high"]].to_numpy(float)
         ax.hlines(y, ends[:, 0], ends[:, 1], color=f"C{position}", linewidth=2)
         ax.plot(part["ratio"], y, "os^Dv"[position % 5], color=f"C{position}", label=name)
@@ -622,25 +597,15 @@ def intervals(table: pd.DataFrame, label: str, xlabel: str, group: str | None = 
     ax.set_yticks(range(len(lines)), [str(line).replace("_", " ") for line in lines])
     ax.set_ylim(len(lines) - 0.5, -0.5)
     ax.set_xlabel(xlabel)
-    if group is not None:
-        _legend(figure, _handles([ax]))
-    return figure
+    return _with_legend(figure)
 
 
 def motion(table: pd.DataFrame) -> Figure:
     """Draw what :func:`revlib.training.motion.motion` measures: one line a seed and order.
 
-    Parameters
-    ----------
-    table
-        One row per seed, order and step.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        On the left the contraction rate, with a line at zero; in the middle how far a step moves
-        the iterate, in lengths of the first step of its chain; on the right how far it moves the
-        predictions.
+    On the left the contraction rate, with a line at zero; in the middle how far a step moves the
+    iterate, in lengths of the first step of its chain; on the right how far it moves the
+    predictions.
     """
     table = table.assign(moved_in_steps=table["moved"] / table["step_length"])
     panels = {
@@ -660,13 +625,10 @@ def motion(table: pd.DataFrame) -> Figure:
         if column == "contraction_rate":
             ax.axhline(0, color="0.5", linewidth=1)
         elif (table[column] > 0).any():
-            ax.set_yscale("log")
+            _logarithmic(ax.yaxis)
             ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
-            ax.yaxis.set_minor_formatter(NullFormatter())
         ax.xaxis.set_major_locator(MaxNLocator(3, integer=True))
-    _legend(figure, _handles(axes))
-    return figure
+    return _with_legend(figure)
 
 
 def quadrants(table: pd.DataFrame, x: str, y: str, xlabel: str, ylabel: str, logx: bool) -> Figure:
@@ -692,8 +654,8 @@ def quadrants(table: pd.DataFrame, x: str, y: str, xlabel: str, ylabel: str, log
         color, marker = f"C{i}", "os^DvP*"[i]
         ax.plot(seeds[x], seeds[y], marker, color=color, markersize=4, alpha=0.5)
         ax.plot(
-            np.exp(np.log(seeds[x]).mean()) if logx else seeds[x].mean(),
-            np.exp(np.log(seeds[y]).mean()),
+            _mean(seeds[x]) if logx else seeds[x].mean(),
+            _mean(seeds[y]),
             marker,
             color=color,
             markersize=9,
@@ -703,8 +665,7 @@ def quadrants(table: pd.DataFrame, x: str, y: str, xlabel: str, ylabel: str, log
     for axis in (ax.xaxis, ax.yaxis) if logx else (ax.yaxis,):
         _logarithmic(axis)
     ax.set(xlabel=xlabel, ylabel=ylabel)
-    _legend(figure, _handles([ax]))
-    return figure
+    return _with_legend(figure)
 
 
 def variants(table: pd.DataFrame, xlabel: str) -> Figure:
@@ -755,9 +716,7 @@ def variants(table: pd.DataFrame, xlabel: str) -> Figure:
                 ax.text(0.99, height, state, transform=place, ha="right", va="center")
     axes.flat[-1].set_xlabel(xlabel)
     _around_one(axes.flat[-1], table["ratio"])
-    if len(series) > 1:
-        _legend(figure, _handles(axes.flat))
-    return figure
+    return _with_legend(figure) if len(series) > 1 else figure
 
 
 def sweeps(
@@ -792,8 +751,7 @@ def sweeps(
         ax.set_xlabel(xlabel)
     for ax in axes[:, 0]:
         ax.set_ylabel(ylabel)
-    _legend(figure, _handles(figure.axes))
-    return figure
+    return _with_legend(figure)
 
 
 def costs(table: pd.DataFrame, quantities: Mapping[str, str]) -> Figure:
@@ -841,8 +799,7 @@ def costs(table: pd.DataFrame, quantities: Mapping[str, str]) -> Figure:
         _logarithmic(ax.xaxis, ticks=3)
     axes[0].set_yticks(range(len(trainings)), trainings)
     axes[0].set_ylim(len(trainings) - 0.5, -0.5)
-    _legend(figure, _handles(axes), columns=4)
-    return figure
+    return _with_legend(figure, columns=4)
 
 
 def _mean(values: pd.Series) -> float:
@@ -971,10 +928,12 @@ def _handles(axes: Iterable[Axes]) -> dict[str, Artist]:
     }
 
 
-def _legend(
-    figure: Figure, handles: Mapping[str, Artist | tuple[Artist, ...]], columns: int = 3
-) -> None:
+def _with_legend(
+    figure: Figure, handles: Mapping[str, Artist | tuple] | None = None, columns: int = 3
+) -> Figure:
     """Put one legend above the whole figure, in fewer columns where its words are long."""
+    handles = _handles(figure.axes) if handles is None else handles
     fitting = max(1, 66 // (6 + max(map(len, handles), default=0)))
     place = "outside upper center"
     figure.legend(handles.values(), handles, loc=place, ncols=min(columns, fitting))
+    return figure

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from timeit import timeit
 from typing import Any
 
 import joblib
@@ -155,17 +156,16 @@ def ratios(workload: Workload, workers: int, say: Callable[[str], None]) -> dict
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for turn in range(-1, TURNS):  # the first turn starts the workers and warms up
         for name, (recorded, action) in contenders.items():
-            seconds = _duration(action)
+            seconds = timeit(action, number=1)
             if turn >= 0:
                 times[name].append(seconds / orders.backward().cost(recorded) * 1e3)
         say(f"{workload.name}: turn {turn + 1} of {TURNS}")
-    figures: dict[str, Any] = {
+    return {
         "workload": workload.name,
         "target": workload.target,
         "milliseconds": times,
+        "bound": bound(workload, workers),
     }
-    figures["bound"] = bound(workload, workers)
-    return figures
 
 
 def bound(workload: Workload, workers: int) -> dict[str, float]:
@@ -261,14 +261,8 @@ def _seconds(action: Callable[[], object], for_seconds: float = 0.3) -> float:
     times = []
     end = time.perf_counter() + for_seconds
     while time.perf_counter() < end:
-        times.append(_duration(action))
+        times.append(timeit(action, number=1))
     return statistics.median(times)
-
-
-def _duration(action: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    action()
-    return time.perf_counter() - start
 
 
 def evaluation() -> dict[str, float]:
@@ -324,7 +318,7 @@ def growth(workers: int, say: Callable[[str], None]) -> Iterator[dict[str, Any]]
         for steps in GROWTH_STEPS:
             workload = Workload("growth", "mlp", (1, 300, 300, 300, 1), 0, 1, steps, 1, 1)
             job = sweep.Job(workload, 0, order, list(range(steps + 1)))
-            seconds = _duration(lambda job=job: list(sweep.compute([job], workers)))
+            seconds = timeit(lambda job=job: list(sweep.compute([job], workers)), number=1)
             maps = order.cost(job.recorded)
             yield {"order": order.name, "steps": steps, "maps": maps, "seconds": seconds}
             say(f"{order.name}, {steps} steps")

@@ -14,41 +14,24 @@ from numbers import Integral, Real
 from typing import Any
 
 _VALID: dict[Any, tuple[Callable[[Any], bool], str, str]] = {
-    float: (
-        lambda value: _is(value, Real) and math.isfinite(value),
-        "a number",
-        "-p {name} 0.5",
-    ),
-    int: (
-        lambda value: _is(value, Integral) and value >= 1,
-        "a whole number, 1 or more",
-        "-p {name} 10",
-    ),
-    str: (lambda value: isinstance(value, str), "a text", "-r {name} TEXT"),
+    float: (lambda x: _is(x, Real) and math.isfinite(x), "a number", "-p {name} 0.5"),
+    int: (lambda x: _is(x, Integral) and x >= 1, "a whole number, 1 or more", "-p {name} 10"),
+    str: (lambda x: isinstance(x, str), "a text", "-r {name} TEXT"),
     list[int]: (
-        lambda value: _each(value, Integral) and all(number >= 0 for number in value),
+        lambda x: _each(x, Integral) and all(number >= 0 for number in x),
         "a list of whole numbers, 0 or more",
         "-y '{name}: [0, 1]'",
     ),
-    list[str]: (lambda value: _each(value, str), "a list of texts", "-y '{name}: [this, that]'"),
+    list[str]: (lambda x: _each(x, str), "a list of texts", "-y '{name}: [this, that]'"),
     tuple[float, float]: (
-        lambda value: _each(value, Real) and len(value) == 2,
+        lambda x: _each(x, Real) and len(x) == 2,
         "a list of two numbers",
         "-y '{name}: [1.5, 1.0]'",
     ),
+    "preset": (lambda x: x in ("sample", "paper"), "sample or paper", "-p preset sample"),
+    "seed": (lambda x: _is(x, Integral) and x >= 0, "a whole number, 0 or more", "-p seed 1"),
 }
-_NAMED: dict[str, tuple[Callable[[Any], bool], str, str]] = {
-    "preset": (
-        lambda value: value in ("sample", "paper"),
-        "sample or paper",
-        "-p preset sample",
-    ),
-    "seed": (
-        lambda value: _is(value, Integral) and value >= 0,
-        "a whole number, 0 or more",
-        "-p seed 1",
-    ),
-}
+"""By type, or for some parameters by name: what is valid, in words, and how papermill gets it."""
 
 
 def check(chapter: object = None) -> None:
@@ -72,7 +55,7 @@ def check(chapter: object = None) -> None:
         value = getattr(chapter, name)
         if value is None and optional:
             continue
-        valid, words, example = _NAMED.get(name) or _VALID[kind]
+        valid, words, example = _VALID.get(name) or _VALID[kind]
         if not valid(value):
             or_none = ", or None" if optional else ""
             raise ValueError(

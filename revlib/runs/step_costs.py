@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import copy
-import time
 import warnings
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from timeit import timeit
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,6 @@ import pandas as pd
 from revlib.experiments.figures_14_to_19 import STUDIES, large_batches
 from revlib.store import provenance, results
 from revlib.training.order_averaging import OrderAveraging, small_steps
-from revlib.training.tasks import Batch
 
 
 def step_costs(preset: str = "paper", turns: int = 7) -> pd.DataFrame:
@@ -37,17 +36,12 @@ def step_costs(preset: str = "paper", turns: int = 7) -> pd.DataFrame:
             warnings.simplefilter("ignore", UserWarning)
             # The small weight costs what any does, and lets the model stay what it is.
             steps = [OrderAveraging(model, loss, c, h, weight * h**2 / 100) for weight in (0, 1)]
-        actions = [*steps, lambda b, m=model, f=loss, c=c, h=h: small_steps(m, f, b, c, h)]
-        seconds = np.array([[_seconds(action, batch) for action in actions] for _ in range(turns)])
+        actions = [partial(step, batch) for step in steps]
+        actions.append(partial(small_steps, model, loss, batch, c, h))
+        seconds = np.array([[timeit(a, number=1) for a in actions] for _ in range(turns)])
         regularised, small = np.median(seconds[:, 1:] / seconds[:, :1], axis=0)
         found.append({"c": c, "regularised": float(regularised), "small": float(small)})
     return pd.DataFrame(found)
-
-
-def _seconds(action: Callable[[Batch], None], batch: Batch) -> float:
-    start = time.perf_counter()
-    action(batch)
-    return time.perf_counter() - start
 
 
 def costs_path() -> Path:

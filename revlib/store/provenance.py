@@ -108,10 +108,7 @@ def commit() -> str:
 def line(**facts: Any) -> str:
     """Return the provenance line at the foot of a chapter, in Markdown.
 
-    Parameters
-    ----------
-    **facts
-        What the chapter adds, shown first: the preset, the seeds, the steps recorded.
+    What the chapter adds is shown first: the preset, the seeds, the steps recorded.
     """
     now = environment()
     shown = [f"{name.replace('_', ' ')} {value}" for name, value in facts.items()]

@@ -25,6 +25,7 @@ import dataclasses
 import datetime
 import errno
 import functools
+import io
 import json
 import os
 import re
@@ -38,7 +39,6 @@ from typing import Any
 import filelock
 import pandas as pd
 import pyarrow
-import pyarrow.parquet
 
 from revlib.orders import Order
 from revlib.store import provenance
@@ -289,7 +289,7 @@ class ResultFile:
         Before it, the table that is there and the new one are both written down; after it, the new
         one is, as soon as the provenance is written again.
         """
-        content = _parquet(table)
+        content = table.to_parquet(index=False)
         [*_, before] = self.digests.get(suffix, [None])
         self.digests[suffix] = [before, provenance.digest(content)]
         self.write()
@@ -321,7 +321,7 @@ class ResultFile:
         if content is None:
             return pd.DataFrame(columns=KEYS)
         with _damage_reported(self.stem.with_suffix(suffix)):
-            return pyarrow.parquet.read_table(pyarrow.BufferReader(content)).to_pandas()
+            return pd.read_parquet(io.BytesIO(content))
 
     def _journal(self) -> list[dict[str, Any]]:
         path = self.stem.with_suffix(".journal")
@@ -620,13 +620,6 @@ def _damage_reported(path: Path) -> Iterator[None]:
 
 def _digest(stored: dict[str, Any]) -> str:
     return provenance.digest(json.dumps(stored, sort_keys=True))
-
-
-def _parquet(table: pd.DataFrame) -> bytes:
-    """Return a table as a Parquet file."""
-    sink = pyarrow.BufferOutputStream()
-    pyarrow.parquet.write_table(pyarrow.Table.from_pandas(table, preserve_index=False), sink)
-    return sink.getvalue().to_pybytes()
 
 
 def _replace(path: Path, content: bytes) -> None:

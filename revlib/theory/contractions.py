@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.spatial.distance import pdist
 from scipy.stats import ortho_group
 
 from revlib.training.maps import Affine
@@ -80,17 +81,8 @@ def displacements(maps: Sequence[Map], theta: ArrayLike) -> np.ndarray:
 def later_distance(path: ArrayLike) -> np.ndarray:
     """Return the largest distance of each iterate to a later one, ``max_{m>=n} d(n, m)``.
 
-    The iterates form a Cauchy sequence if this tends to 0.
-
-    Parameters
-    ----------
-    path
-        The iterates 0 to N, shape (N + 1, d).
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape (N + 1,); the last entry is 0.
+    The iterates form a Cauchy sequence if this tends to 0. For a path of shape (N + 1, d) the shape
+    is (N + 1,), and the last entry is 0.
     """
     path = np.asarray(path, dtype=float)
     return np.array([np.linalg.norm(path[n:] - path[n], axis=1).max() for n in range(len(path))])
@@ -172,32 +164,20 @@ def empirical_lipschitz(step: Map, points: ArrayLike) -> float:
     """Return the largest ratio ``‖T(x) - T(y)‖ / ‖x - y‖`` over all pairs of points.
 
     It is never above the Lipschitz constant, and comes close to it where the points come close to
-    a pair that attains it.
-
-    Parameters
-    ----------
-    step
-        The map T, from arrays of shape (d,) to arrays of shape (d,).
-    points
-        Different points, shape (P, d); P² distances are held in memory.
+    a pair that attains it. T maps arrays of shape (d,) to such arrays; the points are different
+    ones, shape (P, d), and P² distances are held in memory.
     """
     points = np.asarray(points, dtype=float)
     images = np.array([step(point) for point in points])
-    first, second = np.triu_indices(len(points), 1)
-    apart = np.linalg.norm(points[first] - points[second], axis=1)
-    return float(np.max(np.linalg.norm(images[first] - images[second], axis=1) / apart))
+    return float(np.max(pdist(images) / pdist(points)))
 
 
 def probes(count: int, d: int, generator: np.random.Generator) -> np.ndarray:
     """Return points of all sizes around zero to measure a Lipschitz constant with.
 
     Their directions are uniform, and the logarithm of their distance from zero is uniform between
-    a hundredth and a hundred: near zero and far from it a loss may be curved differently.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape (count, d).
+    a hundredth and a hundred: near zero and far from it a loss may be curved differently. Shape
+    (count, d).
     """
     directions = generator.normal(size=(count, d))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)

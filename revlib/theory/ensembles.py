@@ -1,84 +1,53 @@
 """Many small training runs at once: an ensemble of runs that differ only in their batches.
 
 The iterates of an ensemble are the rows of one array, shape (R, P) for R runs and P parameters,
-so that one map advances all runs: the maps below go into `revlib.iterates.iterates` as they are.
-Examples are chosen by their numbers: `independent_batches` and `shuffled_epochs` say which
-examples every run sees at every step.
+so that one map advances all runs: a :class:`revlib.theory.gradient_steps.GradientStep` with the
+gradients of all runs, each on its batch, or a step with momentum. Examples are chosen by their
+numbers: `independent_batches` and `shuffled_epochs` say which examples every run sees at every
+step.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from revlib.orders import Order, backward, forward
-
-Gradient = Callable[[np.ndarray, Any], np.ndarray]
-
-
-@dataclass(frozen=True)
-class Descent:
-    """The map ``theta -> theta - h gradient(theta, batch)``, for all runs at once.
-
-    Parameters
-    ----------
-    gradient
-        Takes the parameters of all runs, shape (R, P), and the batch, and returns the gradient of
-        each run's batch loss, shape (R, P).
-    batch
-        What the runs see at this step, in the form that `gradient` understands.
-    h
-        Learning rate.
-    """
-
-    gradient: Gradient
-    batch: Any
-    h: float
-
-    def __call__(self, theta: np.ndarray) -> np.ndarray:
-        """Return the parameters after the step."""
-        return theta - self.h * self.gradient(theta, self.batch)
 
 
 @dataclass(frozen=True)
 class HeavyBall:
     """A step of gradient descent with momentum, a map of the state (parameters, velocity).
 
-    ``v -> beta v - h gradient(theta, batch)`` and then ``theta -> theta + v``.
+    ``v -> beta v - h gradient(theta)`` and then ``theta -> theta + v``.
 
     Parameters
     ----------
-    gradient, batch, h
-        As for `Descent`.
+    h
+        Learning rate.
+    gradient
+        The gradient of the loss; takes theta and returns an array of its shape.
     beta
         How much of the velocity is kept.
     """
 
-    gradient: Gradient
-    batch: Any
     h: float
+    gradient: Callable[[np.ndarray], np.ndarray]
     beta: float
 
     def __call__(self, state: np.ndarray) -> np.ndarray:
         """Return the state after the step, shape (2, R, P): first the parameters."""
         theta, velocity = state
-        velocity = self.beta * velocity - self.h * self.gradient(theta, self.batch)
+        velocity = self.beta * velocity - self.h * self.gradient(theta)
         return np.stack([theta + velocity, velocity])
 
 
 def least_squares_gradient(theta: np.ndarray, batch: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
     """Return the gradient of ``(x·theta - y)²/2`` for one example (x, y) in each run.
 
-    Parameters
-    ----------
-    theta
-        Parameters, shape (R, d).
-    batch
-        Inputs x of shape (R, d) and targets y of shape (R,).
+    The parameters theta and the inputs x have the shape (R, d), the targets y the shape (R,).
     """
     x, y = batch
     return (np.sum(x * theta, axis=1) - y)[:, None] * x
@@ -109,12 +78,7 @@ class Network:
     def gradient(self, theta: np.ndarray, batch: np.ndarray) -> np.ndarray:
         """Return the gradient of each run's loss over its batch of examples, shape (R, P).
 
-        Parameters
-        ----------
-        theta
-            Parameters, shape (R, P).
-        batch
-            Numbers of the examples, shape (R, B).
+        For parameters (R, P); the batch holds the numbers of the examples, shape (R, B).
         """
         hidden, errors = self._apply(theta, batch)
         x = self.inputs[batch][..., None]
@@ -141,10 +105,7 @@ def independent_batches(
 ) -> np.ndarray:
     """Return the examples that each run sees at each step, all drawn independently.
 
-    Returns
-    -------
-    numpy.ndarray
-        Numbers from 0 to ``examples - 1``, shape (steps, runs, size).
+    They are numbers from 0 to ``examples - 1``, shape (steps, runs, size).
     """
     return generator.integers(examples, size=(steps, runs, size))
 
@@ -154,11 +115,8 @@ def shuffled_epochs(
 ) -> np.ndarray:
     """Return the examples that each run sees at each step, in epochs that are shuffled anew.
 
-    Returns
-    -------
-    numpy.ndarray
-        Numbers from 0 to ``examples - 1``, shape (steps, runs, size): in each run, every
-        ``examples // size`` steps from the first on hold each example once.
+    They are numbers from 0 to ``examples - 1``, shape (steps, runs, size): in each run, every
+    ``examples // size`` steps from the first on hold each example once.
 
     Raises
     ------
@@ -181,38 +139,21 @@ def reshuffled_variances(
     h: float,
     steps: int,
     epoch: int,
-    sigma: float = 1.0,
     orders: Iterable[Order] = (forward(), backward()),
 ) -> dict[str, np.ndarray]:
     """Return the variance of the iterates of orders where noise comes in shuffled epochs.
 
     For the noisy quadratic of Section 3.1, ``T_i(theta) = (1 - h) theta + h eps_i``, whose noise
-    runs through `epoch` values of mean 0 and variance sigma² in a new random order every epoch.
+    runs through `epoch` values of mean 0 and variance 1 in a new random order every epoch.
     The iterate is ``sum_i w_i eps_i``, with the weight ``h (1 - h)^(n - p)`` of the map that is
     applied as the p-th of n. Different epochs are independent, and M values drawn without
-    replacement have the covariance ``-sigma²/(M - 1)``, so that an epoch contributes
+    replacement have the covariance ``-1/(M - 1)``, so that an epoch contributes
 
-        sigma² M/(M - 1) (sum w_i² - (sum w_i)²/M),
+        M/(M - 1) (sum w_i² - (sum w_i)²/M),
 
-    the sums being over its steps up to n.
-
-    Parameters
-    ----------
-    h
-        Learning rate.
-    steps
-        The last step.
-    epoch
-        The number M of values, 2 or more.
-    sigma
-        Standard deviation of the values (the root of their mean square).
-    orders
-        The orders.
-
-    Returns
-    -------
-    dict of numpy.ndarray
-        By the name of the order the variances at the steps 0 to `steps`.
+    the sums being over its steps up to n. The learning rate is h, and the number M of values in an
+    `epoch` is 2 or more. The result has by the name of the order the variances at the steps 0 to
+    `steps`.
     """
     latest_first = h * (1.0 - h) ** np.arange(steps)
     found = {}
@@ -221,14 +162,8 @@ def reshuffled_variances(
         for n in range(steps + 1):
             weights = np.zeros(n)
             weights[np.array(order.applied(n), int) - 1] = latest_first[:n][::-1]
-            variances.append(_variance(weights, epoch, sigma))
+            each = np.pad(weights, (0, -n % epoch)).reshape(-1, epoch)
+            parts = np.sum(each**2, axis=1) - np.sum(each, axis=1) ** 2 / epoch
+            variances.append(epoch / (epoch - 1) * np.sum(parts))
         found[order.name] = np.array(variances)
     return found
-
-
-def _variance(weights: ArrayLike, epoch: int, sigma: float) -> float:
-    """Return the variance of the weighted sum of noise in shuffled epochs."""
-    weights = np.asarray(weights)
-    padded = np.pad(weights, (0, -len(weights) % epoch)).reshape(-1, epoch)
-    parts = np.sum(padded**2, axis=1) - np.sum(padded, axis=1) ** 2 / epoch
-    return sigma**2 * epoch / (epoch - 1) * np.sum(parts)

@@ -12,10 +12,10 @@ Jacobian-vector products, nested for the higher ones; no Jacobian or Hessian is 
 from __future__ import annotations
 
 import copy
-import functools
+import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -89,7 +89,9 @@ def expand(fields: Iterable[VectorField], theta: Tensor, order: int) -> list[Ten
     coefficients = [torch.zeros_like(theta)] * order
     for one in fields:
         # The last coefficient would enter at a power of h beyond the order.
-        along = functools.partial(_along, one, theta, coefficients[:-1])
+        def along(h: Tensor, one=one, coefficients=coefficients[:-1]) -> Tensor:
+            return one(evaluate(theta, coefficients, h))
+
         terms = _taylor(along, theta.new_zeros(()), order - 1)
         if terms[0].shape != theta.shape:
             raise ValueError(
@@ -98,11 +100,6 @@ def expand(fields: Iterable[VectorField], theta: Tensor, order: int) -> list[Ten
             )
         coefficients = [c + term for c, term in zip(coefficients, terms, strict=True)]
     return coefficients
-
-
-def _along(one: VectorField, theta: Tensor, coefficients: Sequence[Tensor], h: Tensor) -> Tensor:
-    """Return a field's value on the curve ``theta + h c_1 + h² c_2 + …``."""
-    return one(evaluate(theta, coefficients, h))
 
 
 def _taylor(function: Callable[[Tensor], Tensor], at: Tensor, degree: int) -> list[Tensor]:
@@ -119,12 +116,7 @@ def _taylor(function: Callable[[Tensor], Tensor], at: Tensor, degree: int) -> li
 
         return one_more
 
-    values = derivatives(degree)(at)
-    factorial = 1
-    for k in range(2, degree + 1):
-        factorial *= k
-        values[k] = values[k] / factorial
-    return values
+    return [value / math.factorial(k) for k, value in enumerate(derivatives(degree)(at))]
 
 
 def evaluate(theta: Tensor, coefficients: Sequence[Tensor], h: float | Tensor) -> Tensor:
@@ -138,22 +130,11 @@ def evaluate(theta: Tensor, coefficients: Sequence[Tensor], h: float | Tensor) -
 def reversal(fields: Sequence[VectorField], theta: Tensor, order: int) -> list[Tensor]:
     """Return what reversing the order of iteration changes, in powers of h.
 
-    The backward iterate ``T_1 ⋯ T_n (theta)`` minus the forward iterate ``T_n ⋯ T_1 (theta)``.
-    Order 1 is zero, order 2 the sum of brackets of Theorem C.2; the higher ones are the
-    corrections that the paper hopes for.
-
-    Parameters
-    ----------
-    fields
-        ``V_1`` to ``V_n``.
-    theta, order
-        As for `expand`.
-
-    Returns
-    -------
-    list of torch.Tensor
-        The coefficients of h to h^order. Added to the exact forward iterate by `evaluate` they
-        give the approximate backward iterate (Definition C.3 at order 2).
+    The backward iterate ``T_1 ⋯ T_n (theta)`` minus the forward iterate ``T_n ⋯ T_1 (theta)``, as
+    the coefficients of h to h^order. Order 1 is zero, order 2 the sum of brackets of Theorem C.2;
+    the higher ones are the corrections that the paper hopes for. Added to the exact forward iterate
+    by `evaluate` they give the approximate backward iterate (Definition C.3 at order 2). The fields
+    are ``V_1`` to ``V_n``; theta and the order are as for `expand`.
     """
     backward = expand(reversed(fields), theta, order)
     forward = expand(fields, theta, order)
@@ -177,19 +158,9 @@ def corrections(fields: Iterable[VectorField], theta: Tensor) -> Iterator[Tensor
     backward iterate up to O(h³).
 
     Step n takes n Jacobian-vector products, one for each field so far: the sum of the earlier
-    Jacobians would be a matrix, so it is applied field by field. The fields are kept for that.
-
-    Parameters
-    ----------
-    fields
-        ``V_1, V_2, …``
-    theta
-        The start point, of floating-point type and any shape.
-
-    Yields
-    ------
-    torch.Tensor
-        ``C_n``, of the shape of theta.
+    Jacobians would be a matrix, so it is applied field by field. The fields ``V_1, V_2, …`` are
+    kept for that. Theta, the start point, is of floating-point type and any shape, and so is
+    ``C_n``.
     """
     correction, total = torch.zeros_like(theta), torch.zeros_like(theta)
     earlier: list[VectorField] = []
@@ -210,20 +181,13 @@ def _product(v: VectorField, theta: Tensor, direction: Tensor) -> Tensor:
 
 def maps(fields: Iterable[VectorField], h: float) -> list[Callable[[Tensor], Tensor]]:
     """Return the update maps ``theta -> theta + h V(theta)`` of some vector fields."""
-    return [functools.partial(_step, one, h) for one in fields]
-
-
-def _step(one: VectorField, h: float, theta: Tensor) -> Tensor:
-    return theta + h * one(theta)
+    return [lambda theta, one=one: theta + h * one(theta) for one in fields]
 
 
 def slope(h: ArrayLike, errors: ArrayLike) -> float:
     """Return the power of h with which errors fall: their slope on two logarithmic axes.
 
-    Parameters
-    ----------
-    h, errors
-        Positive numbers, at least two of each.
+    Both are positive numbers, at least two of each.
     """
     h, errors = np.asarray(h, dtype=float), np.asarray(errors, dtype=float)
     return float(np.polyfit(np.log(h), np.log(errors), 1)[0])
@@ -277,10 +241,9 @@ class LossField:
     model: nn.Module
     loss: Callable[[Tensor, Tensor], Tensor]
     batch: Batch
-    _shapes: dict[str, torch.Size] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        """Check the model and note its trained parameters."""
+        """Check the model."""
         buffers = [name for name, _ in self.model.named_buffers()]
         if buffers:
             raise ValueError(
@@ -288,7 +251,6 @@ class LossField:
                 "step moves them too, and the expansions are of maps of the parameters alone: "
                 "use a model without them, with GroupNorm or LayerNorm for example."
             )
-        object.__setattr__(self, "_shapes", {n: p.shape for n, p in _trained(self.model)})
 
     def __call__(self, theta: Tensor) -> Tensor:
         """Return minus the gradient of the loss at theta, as `parameters` orders it."""
@@ -296,9 +258,9 @@ class LossField:
 
     def at(self, theta: Tensor) -> Tensor:
         """Return the loss on the batch at theta, a scalar tensor."""
-        shapes = self._shapes.items()
-        parts = theta.split([shape.numel() for _, shape in shapes])
-        values = {n: part.view(shape) for part, (n, shape) in zip(parts, shapes, strict=True)}
+        trained = _trained(self.model)
+        parts = theta.split([p.numel() for _, p in trained])
+        values = {n: part.view(p.shape) for part, (n, p) in zip(parts, trained, strict=True)}
         inputs, targets = (x.to(theta) if x.is_floating_point() else x for x in self.batch)
         return self.loss(functional_call(self.model, values, (inputs,)), targets)
 
@@ -317,9 +279,9 @@ def loss_fields(task: Task, steps: int) -> list[LossField]:
     return [LossField(task.model, task.loss, task.batch(n)) for n in range(1, steps + 1)]
 
 
-def parameters(model: nn.Module, dtype: torch.dtype = torch.float64) -> Tensor:
-    """Return a copy of a model's trained parameters as one vector."""
-    return torch.cat([p.detach().flatten() for _, p in _trained(model)]).to(dtype, copy=True)
+def parameters(model: nn.Module) -> Tensor:
+    """Return a copy of a model's trained parameters as one vector, in double precision."""
+    return torch.cat([p.detach().flatten() for _, p in _trained(model)]).double()
 
 
 def _trained(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
@@ -342,17 +304,8 @@ def smoothed(model: nn.Module) -> nn.Module:
 def switched(one: LossField, theta: Tensor, other: Tensor) -> tuple[int, int]:
     """Count the ReLU units that are on at one of two points and off at the other.
 
-    Parameters
-    ----------
-    one
-        The loss whose model (its ``nn.ReLU`` modules) and batch are looked at.
-    theta, other
-        The two points.
-
-    Returns
-    -------
-    tuple of int
-        How many switched, and how many there are; each unit counts once for each example.
+    Looked at are the model (its ``nn.ReLU`` modules) and the batch of a loss. Returned is how many
+    switched, and how many there are; each unit counts once for each example.
     """
     before, after = _pattern(one, theta), _pattern(one, other)
     return int((before != after).sum()), len(before)

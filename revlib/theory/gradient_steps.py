@@ -1,7 +1,8 @@
 """Gradient steps as contractions (Lemma 2.5), and losses whose constants are known exactly.
 
 `gradient_step_bound` is the lemma, `gradient_step_constant` the exact constant that it estimates,
-in the Euclidean norm. The losses: `Quadratic`, `LogCosh` and `Logistic`.
+in the Euclidean norm. The losses: `Quadratic` and `LogCosh`, and logistic regression, which is
+:class:`revlib.theory.near_minimum.LogisticRegression`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import expit
 
 
 def gradient_step_bound(h: ArrayLike, m: float, M: float) -> np.ndarray:
@@ -124,11 +124,8 @@ class Quadratic:
     def least_squares(cls, inputs: np.ndarray, targets: np.ndarray) -> Quadratic:
         """Return the gradient of ``‖X theta - y‖² / (2 b)`` for b examples.
 
-        Parameters
-        ----------
-        inputs, targets
-            X, shape (b, d), and y, shape (b,). With fewer than d independent examples the minimum
-            is not unique, and its shortest one is taken.
+        X has the shape (b, d), y the shape (b,). With fewer than d independent examples the minimum
+        is not unique, and its shortest one is taken.
         """
         shortest = np.linalg.lstsq(inputs, targets, rcond=None)[0]
         return cls(inputs.T @ inputs / len(inputs), shortest)
@@ -171,39 +168,3 @@ class LogCosh:
     def constants(self) -> tuple[float, float]:
         """The constants m and M."""
         return self.m, self.M
-
-
-@dataclass(frozen=True)
-class Logistic:
-    """The gradient of the logistic loss of a batch with a ridge.
-
-    The loss is ``mean_i log(1 + exp(-y_i x_i·theta)) + ridge ‖theta‖²/2``.
-
-    Parameters
-    ----------
-    inputs
-        The ``x_i``, shape (b, d).
-    labels
-        The ``y_i``, each 1 or -1, shape (b,).
-    ridge
-        Weight of the regulariser, not negative.
-    """
-
-    inputs: np.ndarray
-    labels: np.ndarray
-    ridge: float
-
-    def __call__(self, theta: np.ndarray) -> np.ndarray:
-        """Return the gradient, shape (d,)."""
-        wrong = expit(-self.labels * (self.inputs @ theta))
-        return self.ridge * theta - (self.labels * wrong) @ self.inputs / len(self.labels)
-
-    @property
-    def constants(self) -> tuple[float, float]:
-        """The constants m and M.
-
-        m is the ridge, and M is m plus a quarter of the largest eigenvalue of XᵀX/b. The Hessian
-        reaches M at zero, and comes as close to m as one likes far from it.
-        """
-        largest = np.linalg.norm(self.inputs, 2) ** 2 / len(self.inputs)
-        return self.ridge, self.ridge + float(largest) / 4

@@ -85,19 +85,8 @@ class IFS:
         The iterates ``T_1 … T_n(theta0)`` and ``T_1 … T_n(T_{n+1}(theta0))`` are the images of two
         points under the same n maps, with factors ``k_i``. Their distance is at most
         ``k_1 k_2 … k_n |theta0 - T_{n+1}(theta0)|``: the step in the proof of Theorem 2.2, with the
-        factor of each map instead of a common one. (Similarities attain it.)
-
-        Parameters
-        ----------
-        drawn
-            The maps of steps 1 to N.
-        theta0
-            The start point, shape (d,).
-
-        Returns
-        -------
-        numpy.ndarray
-            Shape (N,).
+        factor of each map instead of a common one. (Similarities attain it.) The start point has
+        the shape (d,), the result the shape (N,) for the maps `drawn` at steps 1 to N.
         """
         theta0 = np.asarray(theta0, dtype=float)
         first = np.linalg.norm(self.matrices @ theta0 + self.shifts - theta0, axis=1)
@@ -166,11 +155,8 @@ def reflected_walk(size: int, up: float) -> np.ndarray:
 def stationary_law(transition: ArrayLike) -> np.ndarray:
     """Return the probabilities that one more step of a finite chain leaves as they are.
 
-    Parameters
-    ----------
-    transition
-        Shape (m, m): row i holds the probabilities of the next state from state i. The chain has
-        one stationary law (any irreducible chain does).
+    Row i of the transition matrix, shape (m, m), holds the probabilities of the next state from
+    state i. The chain has one stationary law (any irreducible chain does).
     """
     transition = np.asarray(transition, dtype=float)
     size = len(transition)
@@ -182,12 +168,8 @@ def random_map(transition: ArrayLike, uniform: float) -> np.ndarray:
     """Return a map of the states to themselves under which each of them makes a step of the chain.
 
     State i goes to the first state j with ``P[i, 0] + … + P[i, j] > uniform``. For a `uniform`
-    that is drawn from [0, 1), it goes there with probability ``P[i, j]``.
-
-    Returns
-    -------
-    numpy.ndarray of int
-        Shape (m,): where each state goes.
+    that is drawn from [0, 1), it goes there with probability ``P[i, j]``. The result has the shape
+    (m,).
     """
     below = np.cumsum(transition, axis=1) <= uniform
     return np.minimum(below.sum(axis=1), below.shape[1] - 1)  # the sum may round to less than 1
@@ -200,16 +182,8 @@ def coupling_from_the_past(
 
     Backward iteration from all states at once, ``T_1 T_2 … T_n``, until it does not depend on the
     start any more. From then on no further map can change it: it has reached its limit, whose law
-    is the stationary one.
-
-    Parameters
-    ----------
-    transition
-        The transition matrix, shape (m, m); the maps are those of `random_map`.
-    generator
-        Draws the maps.
-    limit
-        After how many maps to give up.
+    is the stationary one. The maps are those of `random_map`, for a transition matrix of shape
+    (m, m); after `limit` of them it gives up.
 
     Returns
     -------

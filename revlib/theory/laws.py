@@ -7,27 +7,12 @@ probability; nothing is assumed of the laws.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 import scipy.stats
 from numpy.typing import ArrayLike
 from scipy.spatial.distance import cdist
-
-
-class Comparison(NamedTuple):
-    """The outcome of a two-sample test.
-
-    Parameters
-    ----------
-    statistic
-        How far apart the samples are: 0 if they are equal.
-    pvalue
-        The probability that two samples of one law are at least as far apart.
-    """
-
-    statistic: float
-    pvalue: float
 
 
 def energy_distance(x: ArrayLike, y: ArrayLike) -> float:
@@ -54,7 +39,7 @@ def same_law(
     paired: bool = False,
     resamples: int = 999,
     seed: int = 0,
-) -> Comparison:
+) -> Any:
     """Test whether two samples come from the same law.
 
     Numbers of independent runs are compared by the Kolmogorov–Smirnov test, everything else by
@@ -77,9 +62,10 @@ def same_law(
 
     Returns
     -------
-    Comparison
-        The distance of Kolmogorov and Smirnov (between 0 and 1) or the energy distance, and the
-        p-value.
+    result
+        SciPy's, with ``statistic``, the distance of Kolmogorov and Smirnov (between 0 and 1) or the
+        energy distance; and ``pvalue``, the probability that two samples of one law are at least as
+        far apart.
 
     Raises
     ------
@@ -90,7 +76,7 @@ def same_law(
     if paired and len(x) != len(y):
         raise ValueError(f"Paired samples have equally many rows; these have {len(x)}, {len(y)}.")
     if x.shape[1] == 1 and not paired:
-        return Comparison(*map(float, scipy.stats.ks_2samp(x[:, 0], y[:, 0])))
+        return scipy.stats.ks_2samp(x[:, 0], y[:, 0])
     distances, _ = _pooled(x, y)
 
     def statistic(first: np.ndarray, second: np.ndarray, axis: int) -> np.ndarray:
@@ -102,7 +88,7 @@ def same_law(
         np.put_along_axis(weights, second, -1 / len(y), axis=-1)
         return _distance(distances, weights)
 
-    outcome = scipy.stats.permutation_test(
+    return scipy.stats.permutation_test(
         np.split(np.arange(len(distances)), [len(x)]),
         statistic,
         permutation_type="samples" if paired else "independent",
@@ -112,7 +98,6 @@ def same_law(
         alternative="greater",
         random_state=np.random.default_rng(seed),
     )
-    return Comparison(float(outcome.statistic), float(outcome.pvalue))
 
 
 def _rows(x: ArrayLike, y: ArrayLike) -> list[np.ndarray]:

@@ -131,15 +131,8 @@ def covariance_trace(gradients: Tensor) -> Tensor:
 def batch_square(gradients: Tensor, size: int) -> Tensor:
     """Return the expected ``‖grad C_k‖²`` of a batch without repetitions (Smith et al., eq. 32).
 
-    ``‖g‖² + (N - B)/(N - 1) Γ/B``, with g and Γ the mean and the trace of the covariance of the
-    gradients of single examples (`covariance_trace`).
-
-    Parameters
-    ----------
-    gradients
-        The gradients of the N examples, shape (N, P).
-    size
-        The batch size B.
+    ``‖g‖² + (N - B)/(N - 1) Γ/B``, with B the batch size, and g and Γ the mean and the trace of the
+    covariance of the gradients of the N examples, shape (N, P) (`covariance_trace`).
     """
     count = len(gradients)
     noise = (count - size) / (count - 1) * covariance_trace(gradients) / size

@@ -21,6 +21,7 @@ import scipy
 from numpy.typing import ArrayLike
 
 from revlib.store.datasets import Dataset
+from revlib.theory.gradient_steps import GradientStep
 
 
 def forward_iterates(
@@ -62,16 +63,7 @@ def backward_iterates(
     """Return all backward iterates ``T_1 … T_n(theta0)`` of the linear maps from their closed form.
 
     ``theta* + (1 - hH)^n (theta0 - theta*) + h sum_{j=1}^n (1 - hH)^(j - 1) eps_j`` (Section 3.2).
-
-    Parameters
-    ----------
-    h, hessian, noise, minimum, theta0
-        As for `forward_iterates`.
-
-    Returns
-    -------
-    numpy.ndarray
-        The iterates 0 to N, shape (N + 1, ..., d).
+    Parameters and shapes are those of `forward_iterates`.
     """
     noise, iterates, powers, basis = _modes(h, hessian, noise, minimum, theta0)
     iterates[1:] += h * np.cumsum(_steps(powers[:-1], noise) * noise, axis=0)
@@ -145,15 +137,9 @@ def mean_shift(hessian: ArrayLike, third: ArrayLike) -> np.ndarray:
     Under the stationary law one step changes the mean by nothing, so that the mean *gradient* is
     zero. Expanded to second order around the minimum that reads
     ``H b + L'''[Sigma] / 2 = 0``, which leaves ``b = -H^(-1) L'''[Sigma] / 2``. It is no part of
-    the linear picture, in which the mean is the minimum.
-
-    Parameters
-    ----------
-    hessian
-        H, shape (d, d).
-    third
-        ``L'''[Sigma]``, the third derivative of the loss contracted with the stationary
-        covariance, shape (d,); see `LogisticRegression.third`.
+    the linear picture, in which the mean is the minimum. H has the shape (d, d), and `third` is
+    ``L'''[Sigma]``, the third derivative of the loss contracted with the stationary covariance,
+    shape (d,); see `LogisticRegression.third`.
     """
     return -np.linalg.solve(hessian, third) / 2
 
@@ -162,12 +148,8 @@ def norm_of_mean(samples: ArrayLike) -> tuple[float, float]:
     """Return the Euclidean norm of the mean of independent samples, and its standard error.
 
     The standard error is the root mean square distance of the sample mean from its expectation. A
-    norm that is not several times larger cannot be told from zero.
-
-    Parameters
-    ----------
-    samples
-        One sample in each row, shape (R, ...), R at least 2; the norm is over all other axes.
+    norm that is not several times larger cannot be told from zero. The samples are the rows, shape
+    (R, ...), R at least 2; the norm is over all other axes.
     """
     samples = np.asarray(samples, dtype=float).reshape(len(samples), -1)
     error = np.sqrt(samples.var(axis=0, ddof=1).sum() / len(samples))
@@ -205,6 +187,16 @@ class LogisticRegression:
             )
         object.__setattr__(self, "x", x)
         object.__setattr__(self, "y", y)
+
+    @property
+    def constants(self) -> tuple[float, float]:
+        """The strong convexity constant m and the Lipschitz constant M of the gradient.
+
+        m is the ridge, and M is m plus a quarter of the largest eigenvalue of XᵀX/N. The Hessian
+        reaches M at zero, and comes as close to m as one likes far from it.
+        """
+        largest = np.linalg.norm(self.x, 2) ** 2 / len(self.x)
+        return self.ridge, self.ridge + float(largest) / 4
 
     def loss(self, theta: np.ndarray) -> np.ndarray:
         """Return the loss over all examples, shape (...)."""
@@ -275,20 +267,12 @@ class LogisticRegression:
             )
         return result.x
 
-    def maps(self, h: float, batches: np.ndarray) -> list[Callable[[np.ndarray], np.ndarray]]:
+    def maps(self, h: float, batches: np.ndarray) -> list[GradientStep]:
         """Return the SGD steps ``T_i(theta) = theta - h grad L_i(theta)``, all chains at once.
 
-        Parameters
-        ----------
-        h
-            Learning rate.
-        batches
-            Row numbers of the examples in each step's batch, shape (N, ..., B).
+        The batches hold the row numbers of each step's examples, shape (N, ..., B).
         """
-        return [partial(self._step, h, batch) for batch in batches]
-
-    def _step(self, h: float, batch: np.ndarray, theta: np.ndarray) -> np.ndarray:
-        return theta - h * self.gradient(theta, batch)
+        return [GradientStep(h, partial(self.gradient, batch=batch)) for batch in batches]
 
 
 def linear_maps(
@@ -298,23 +282,15 @@ def linear_maps(
 
     ``T_i(theta) = theta* + (1 - hH)(theta - theta*) + h eps_i`` with ``eps_i`` minus the gradient
     of batch i at the minimum. Run on the same batches as `LogisticRegression.maps`, they stay close
-    to it, so that what linearity leaves out can be measured with little statistical error.
-
-    Parameters
-    ----------
-    h, batches
-        As for `LogisticRegression.maps`.
-    problem
-        Where the Hessian and the noise come from.
-    minimum
-        Its minimum, shape (d,).
+    to it, so that what linearity leaves out can be measured with little statistical error. The
+    minimum is that of the problem, shape (d,).
     """
     pull = np.eye(len(minimum)) - h * problem.hessian(minimum)
-
-    def step(batch: np.ndarray, theta: np.ndarray) -> np.ndarray:
-        return minimum + (theta - minimum) @ pull - h * problem.gradient(minimum, batch)
-
-    return [partial(step, batch) for batch in batches]
+    noise = partial(problem.gradient, minimum)
+    return [
+        lambda theta, batch=batch: minimum + (theta - minimum) @ pull - h * noise(batch)
+        for batch in batches
+    ]
 
 
 def two_classes(

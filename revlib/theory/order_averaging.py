@@ -10,65 +10,31 @@ the large step, ``h V_B = h' (V_1 + … + V_c)``. To second order they differ by
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import nn
 
+from revlib.theory import modified_loss
+from revlib.theory.expansions import LossField, VectorField
 from revlib.training.tasks import Batch, Loss
 
-Field = Callable[[torch.Tensor], torch.Tensor]
+
+def fields(model: nn.Module, loss: Loss, batches: Iterable[Batch]) -> list[LossField]:
+    """Return the gradient fields ``V_i = -grad L_i`` of a model on some batches."""
+    return [LossField(model, loss, batch) for batch in batches]
 
 
-def fields(model: nn.Module, loss: Loss, batches: Iterable[Batch]) -> list[Field]:
-    """Return the gradient fields ``V_i = -grad L_i`` of a model, as functions of a flat vector.
-
-    Parameters
-    ----------
-    model
-        Any module; it is not changed. The vector holds its parameters in the order of
-        `torch.nn.utils.parameters_to_vector`; buffers stay as they are.
-    loss
-        ``loss(model(inputs), targets)``, the mean over the examples.
-    batches
-        Pairs of inputs and targets; one field for each.
-
-    Returns
-    -------
-    list of callable
-        Each takes a tensor of shape (P,), P the number of parameters, and returns one. They can
-        be differentiated with `torch.func`.
-    """
-    names = [name for name, _ in model.named_parameters()]
-    shapes = [parameter.shape for parameter in model.parameters()]
-
-    def loss_at(theta: torch.Tensor, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        parts = theta.split([shape.numel() for shape in shapes])
-        values = (part.view(shape) for part, shape in zip(parts, shapes, strict=True))
-        parameters = dict(zip(names, values, strict=True))
-        return loss(torch.func.functional_call(model, parameters, (inputs,)), targets)
-
-    gradient = torch.func.grad(loss_at)
-    return [lambda theta, b=batch: -gradient(theta, *b) for batch in batches]
-
-
-def small_batch_term(fields: Sequence[Field], theta: torch.Tensor) -> torch.Tensor:
+def small_batch_term(fields: Sequence[VectorField], theta: torch.Tensor) -> torch.Tensor:
     """Return ``sum_{i > j} V_i'(theta) V_j(theta)``, what small batches add to a large one.
 
     ``T_c … T_1 = T_large + h'^2 sum_{i > j} V_i' V_j + O(h'^3)``: each field is changed by all
-    that were applied before it (Section D.1, where the sum is printed with i < j).
+    that were applied before it (Section D.1, where the sum is printed with i < j). Shape (P,), at
+    the cost of c Jacobian-vector products; the fields ``V_1, …, V_c`` are in the order in which the
+    steps are taken.
 
-    Parameters
-    ----------
-    fields
-        ``V_1, …, V_c`` in the order in which the steps are taken.
-    theta
-        The point, shape (P,).
-
-    Returns
-    -------
-    torch.Tensor
-        Shape (P,), at the cost of c Jacobian-vector products; no Jacobian is formed.
+    It is the second coefficient of :func:`revlib.theory.expansions.expand`, by reverse mode only:
+    PyTorch's forward mode fails on the gradient of ``F.mse_loss``.
     """
     before, term = torch.zeros_like(theta), torch.zeros_like(theta)
     for field in fields:
@@ -78,7 +44,7 @@ def small_batch_term(fields: Sequence[Field], theta: torch.Tensor) -> torch.Tens
     return term
 
 
-def order_average_term(fields: Sequence[Field], theta: torch.Tensor) -> torch.Tensor:
+def order_average_term(fields: Sequence[VectorField], theta: torch.Tensor) -> torch.Tensor:
     """Return ``sum_{i != j} V_i'(theta) V_j(theta)``, twice what the average over orders adds.
 
     ``T_perm = T_large + h'^2 / 2 sum_{i != j} V_i' V_j + O(h'^3)`` (Section D.2). The sum is
@@ -87,40 +53,20 @@ def order_average_term(fields: Sequence[Field], theta: torch.Tensor) -> torch.Te
     return small_batch_term(fields, theta) + small_batch_term(fields[::-1], theta)
 
 
-def order_average(fields: Sequence[Field], theta: torch.Tensor, rate: float) -> torch.Tensor:
+def order_average(fields: Sequence[VectorField], theta: torch.Tensor, rate: float) -> torch.Tensor:
     """Return ``T_perm(theta)``: the mean of the ends that all c! orders reach (equation 9).
 
-    Parameters
-    ----------
-    fields
-        ``V_1, …, V_c``. The cost is c · c! evaluations: for checks with few fields.
-    theta
-        The start, shape (P,).
-    rate
-        Learning rate h' of the small steps.
+    From theta, shape (P,), by small steps of the learning rate h'. The cost is c · c! evaluations:
+    for checks with few fields.
     """
-    ends = []
-    for order in itertools.permutations(fields):
-        end = theta
-        for field in order:
-            end = end + rate * field(end)
-        ends.append(end)
-    return torch.stack(ends).mean(0)
+    return modified_loss.ends(itertools.permutations(fields), theta, rate).mean(0)
 
 
 def critical_curvature(h: float, c: int, weight: float) -> float:
     """Return the curvature from which on the regulariser outweighs the step, ``h/(λ c (c - 1))``.
 
     Where all pieces have the same gradient g and Hessian H, the regularised step is
-    ``-(h - λ c (c - 1) H) g``: along a direction of larger curvature it climbs the loss.
-
-    Parameters
-    ----------
-    h
-        Learning rate of the large step.
-    c
-        Number of pieces, 2 or more.
-    weight
-        The regulariser's weight λ, more than 0.
+    ``-(h - λ c (c - 1) H) g``: along a direction of larger curvature it climbs the loss. There are
+    c pieces, 2 or more; the weight λ is more than 0, and h is the learning rate of the large step.
     """
     return h / (weight * c * (c - 1))

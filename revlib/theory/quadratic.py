@@ -48,22 +48,8 @@ def backward_iterates(h: float, noise: ArrayLike, theta0: ArrayLike = 0.0) -> np
     """Return all backward iterates ``T_1 … T_n(theta0)`` from their closed form.
 
     ``(1 - h)^n theta0 + h sum_{j=1}^n (1 - h)^(j - 1) eps_j``: each noise keeps the weight it
-    entered with, and those that enter later get less and less.
-
-    Parameters
-    ----------
-    h
-        Learning rate.
-    noise
-        ``eps_1`` to ``eps_N`` along the first axis, shape (N, ...); further axes hold independent
-        realisations.
-    theta0
-        Start point, a number or one for each realisation.
-
-    Returns
-    -------
-    numpy.ndarray
-        The iterates 0 to N, shape (N + 1, ...).
+    entered with, and those that enter later get less and less. Parameters and shapes are those of
+    `forward_iterates`; it takes memory for the iterates only.
     """
     noise, iterates, weights = _terms(h, noise, theta0)
     iterates[1:] += np.cumsum((weights * noise.T).T, axis=0)
@@ -91,16 +77,8 @@ def variance(h: ArrayLike, n: ArrayLike, sigma: float = 1.0) -> np.ndarray:
     """Return the variance of the iterate at step n, the same in both orders.
 
     The sum ``h² sigma² sum_{k=0}^{n-1} (1 - h)^(2k)``. For 0 < h < 2 it grows to the
-    `stationary_variance`; at h = 2 it grows in proportion to n, and beyond exponentially.
-
-    Parameters
-    ----------
-    h
-        Learning rate, any number.
-    n
-        Step, or an array of steps.
-    sigma
-        Standard deviation of the noise.
+    `stationary_variance`; at h = 2 it grows in proportion to n, and beyond exponentially. The
+    standard deviation of the noise is sigma.
     """
     h, n = np.broadcast_arrays(np.asarray(h, dtype=float), n)
     gap = h * (2.0 - h)  # 1 - (1 - h)²: zero where the noise is carried on undamped

@@ -317,13 +317,6 @@ def simplex(centre: ArrayLike, radius: float) -> np.ndarray:
     return centre + corners * (d * radius / np.linalg.norm(corners[0]))
 
 
-def box(low: ArrayLike, high: ArrayLike) -> np.ndarray:
-    """Return the 2^d corners of the box between two corners of shape (d,), shape (2^d, d)."""
-    sides = np.stack([np.asarray(low, dtype=float), np.asarray(high, dtype=float)])
-    picks = np.indices((2,) * sides.shape[1]).reshape(sides.shape[1], -1).T
-    return sides[picks, np.arange(sides.shape[1])]
-
-
 def _with_middle(corners: np.ndarray) -> np.ndarray:
     return np.concatenate([corners.mean(axis=0, keepdims=True), corners])
 
@@ -546,25 +539,16 @@ def mean_square_factor(matrices: ArrayLike) -> float:
     return float(np.abs(np.linalg.eigvals(second)).max())
 
 
-def lyapunov_exponent(
-    matrices: ArrayLike, generator: np.random.Generator, chains: int = 500, steps: int = 500
-) -> tuple[float, float]:
+def lyapunov_exponent(matrices: ArrayLike, generator: np.random.Generator) -> tuple[float, float]:
     """Return the growth rate of ``log ‖A_n … A_1 v‖`` per map, and its standard error.
 
     Negative, two points that go through the same maps merge, and the backward iterates of
     ``theta -> A theta + b`` converge (with ``E log(1 + ‖b‖)`` finite). The logarithm of the norm of
-    *one* matrix only bounds it from above.
-
-    Parameters
-    ----------
-    matrices
-        Shape (m, d, d); one of them is drawn at each step, with equal chance.
-    generator
-        Draws them.
-    chains, steps
-        How many chains, and how many steps of each are averaged, after a fifth of them for the
-        direction to settle.
+    *one* matrix only bounds it from above. One of the matrices, shape (m, d, d), is drawn at each
+    step, with equal chance: 500 steps of 500 chains, after a fifth of them for the direction to
+    settle.
     """
+    chains = steps = 500
     matrices = np.asarray(matrices, dtype=float)
     vectors = generator.normal(size=(chains, matrices.shape[1]))
     logarithms = np.zeros(chains)

@@ -151,12 +151,9 @@ def _of_seeds(found: pd.DataFrame, what: str) -> list[str]:
 
 
 def sharp(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Return how sharp the loss is, as shown to the reader, from studies of sharpness.
+    """Return how sharp the loss is, as shown to the reader.
 
-    Parameters
-    ----------
-    tables
-        The rows of :func:`revlib.experiments.sharpness.sharpness` of each setting.
+    The tables are those of :func:`revlib.experiments.sharpness.sharpness`, by setting.
     """
     rows = []
     for name, table in tables.items():
@@ -210,8 +207,6 @@ def negative(table: pd.DataFrame) -> str:
 
 def summary(table: pd.DataFrame) -> str:
     """Return contraction, spread and movement of each experiment, a line each."""
-    verdict = {"above": "Yes", "below": "No, *more*", "alike": "No, as much"}
-    verdict |= {"open": "Undecided", "few": "Too few seeds", "none": "No ratio"}
     words = {}
     for name, row in judged(table).iterrows():
         times = row["times"]
@@ -219,7 +214,7 @@ def summary(table: pd.DataFrame) -> str:
         words[name] = (
             f"the maps contract on {row['negative']} of {counted(row['seeds'], 'seed')} (mean rate "
             f"{row['rate']:+.4f} a map). Does the test loss vary less backward? "
-            f"{verdict[times.side]}{ratio}. One step moves θ {rounded(row['moved'])} times as far "
-            "backward as forward."
+            f"{findings.LESS[times.side].capitalize()}{ratio}. One step moves θ "
+            f"{rounded(row['moved'])} times as far backward as forward."
         )
     return findings.listed(words)

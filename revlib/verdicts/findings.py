@@ -148,16 +148,7 @@ def varies(
 ) -> str:
     """Return how much less a quantity varies about its trend with the second order.
 
-    Parameters
-    ----------
-    table
-        The rows of a study.
-    quantity
-        A column of it.
-    steps
-        The first and the last step that are looked at.
-    orders
-        The first order and the second.
+    The quantity is a column of a study's rows; looked at are all steps from the first to the last.
     """
     what = named(quantity)
     inside = table[table["order"].isin(orders) & table["step"].between(*steps)]
@@ -171,14 +162,17 @@ def varies(
     return less(f"the {what}", "varies", "about its trend", ratios, orders)
 
 
+LESS = {"above": "yes", "below": "no, *more*", "alike": "no, as much", "open": "undecided"}
+LESS |= {"few": "too few seeds", "none": "no ratio"}
+"""Whether something varies less, by the side of :class:`Times`."""
+
+
 def spreads(
     table: pd.DataFrame, quantities: Iterable[str], steps: tuple[int, int], orders: tuple[str, str]
 ) -> str:
     """Return :func:`varies` of several quantities in one sentence, with a verdict on each."""
     if "too few steps" in (first := varies(table, next(iter(quantities)), steps, orders)):
         return first
-    words = {"above": "yes", "below": "no, *more*", "alike": "no, as much", "open": "undecided"}
-    words |= {"few": "too few seeds", "none": "no ratio"}
     clauses, otherwise = [], []
     for quantity in quantities:
         times, steady = (
@@ -186,9 +180,9 @@ def spreads(
             for statistic in ("trend", "change")
         )
         ratio = "" if times.side == "none" else f", {times}"
-        clauses.append(f"{words[times.side]} for the {named(quantity)}{ratio}")
+        clauses.append(f"{LESS[times.side]} for the {named(quantity)}{ratio}")
         if steady.side in ("above", "below", "alike") and steady.side != times.side:
-            otherwise.append(f"{words[steady.side]} for the {named(quantity)}, {steady}")
+            otherwise.append(f"{LESS[steady.side]} for the {named(quantity)}, {steady}")
     told = (
         f"{'; '.join(clauses)}. These are spreads about a trend over steps {steps[0]:,} to "
         f"{steps[1]:,}, {orders[0]} divided by {orders[1]}"
@@ -199,15 +193,7 @@ def spreads(
 def stays_below(
     table: pd.DataFrame, quantity: str, levels: tuple[float, ...], orders: tuple[str, str]
 ) -> str:
-    """Return which order stays below levels from an earlier step on.
-
-    Parameters
-    ----------
-    table, quantity, orders
-        As for :func:`varies`.
-    levels
-        Fractions of the value at the first recorded step.
-    """
+    """Return which order stays below levels, fractions of the start, from an earlier step on."""
     one, other = map(adverb, orders)
     paths = table[table["order"].isin(orders)]
     recorded = [set(paths.loc[paths["order"] == order, "step"]) for order in orders]
@@ -246,14 +232,8 @@ def _percent(level: float) -> str:
 def moves(motion: pd.DataFrame, orders: tuple[str, str], end: int) -> str:
     """Return how far one more step still moves the iterate of the second order.
 
-    Parameters
-    ----------
-    motion
-        Rows with ``moved``, how far a step moves the iterate in parameter space.
-    orders
-        The first order and the second.
-    end
-        The last step of the run.
+    The column ``moved`` of the motion is how far a step moves an iterate in parameter space; the
+    run ends at the step `end`.
     """
     one, other = map(adverb, orders)
     times, last = moved(motion, orders)

@@ -28,7 +28,7 @@ def calm(table: pd.DataFrame, first: int, last: int, quantity: str = "test_loss"
     Parameters
     ----------
     table
-        The rows of a study of endings or of rivals.
+        The rows of a study, with forward training among its cases.
     first, last
         The range of steps, both included.
     quantity
@@ -39,8 +39,9 @@ def calm(table: pd.DataFrame, first: int, last: int, quantity: str = "test_loss"
     pandas.DataFrame
         One row for each case and seed: ``order``, ``seed``; ``trend`` and ``change``, how many
         times less it moves about a smooth trend and from step to step
-        (:func:`revlib.verdicts.stability.fluctuation`); ``level``, its mean divided by that of
-        forward training; and ``below``, the share of the looks at which it lies below forward.
+        (:func:`revlib.verdicts.stability.fluctuation`); its ``mean``; ``level``, that divided by
+        the mean of forward training; and ``below``, the share of the looks at which it lies below
+        forward.
     """
     inside = table[table["step"].between(first, last)]
     paths = inside.pivot(index=["seed", "step"], columns="order", values=quantity)
@@ -50,9 +51,9 @@ def calm(table: pd.DataFrame, first: int, last: int, quantity: str = "test_loss"
     for name, own in found.groupby(level="order", sort=False):
         own = own.droplevel("order")
         moves = {what: np.exp(log_ratio(forward[what], own[what])) for what in ("trend", "change")}
-        level = own["mean"] / forward["mean"]
+        levels = {"mean": own["mean"], "level": own["mean"] / forward["mean"]}
         below = (paths[name] < paths["forward"]).groupby("seed").mean()
-        told = moves | {"level": level, "below": below}
+        told = moves | levels | {"below": below}
         rows.append(pd.DataFrame(told).reset_index().assign(order=name))
     return pd.concat(rows, ignore_index=True)
 
@@ -60,8 +61,8 @@ def calm(table: pd.DataFrame, first: int, last: int, quantity: str = "test_loss"
 def summary(found: pd.DataFrame) -> pd.DataFrame:
     """Return :func:`calm` over seeds: for each case the geometric means with their intervals.
 
-    The columns are those of `calm`, each with ``_low`` and ``_high``, and ``seeds``. Of the share
-    of looks they are the mean over seeds, the lowest and the highest.
+    The columns are those of `calm` but for the mean, each with ``_low`` and ``_high``, and
+    ``seeds``. Of the share of looks they are the mean over seeds, the lowest and the highest.
     """
     rows = {}
     for name, own in found.groupby("order", sort=False):
@@ -90,12 +91,7 @@ def steps_a_look(length: int) -> dict[str, float]:
 def finding(endings: pd.DataFrame, names: Iterable[str]) -> str:
     """Return in a sentence how much less the test loss varies than forward, if that is decided.
 
-    Parameters
-    ----------
-    endings
-        What `calm` returns of a study.
-    names
-        The cases that are told.
+    Of the cases that are named, from what `calm` returns.
     """
     factors = endings.set_index("order")["trend"]
     return findings.sentence(
@@ -107,10 +103,7 @@ def finding(endings: pd.DataFrame, names: Iterable[str]) -> str:
 
 
 def rival(rivals: pd.DataFrame, names: Iterable[str]) -> str:
-    """Return in a sentence how much lower than forward some rivals are, if that is decided.
-
-    The parameters are those of `finding`.
-    """
+    """Return in a sentence how much lower than forward some rivals are, as `finding` does."""
     factors = 1 / rivals.set_index("order")["level"]
     return findings.sentence(
         findings.lower("the mean test loss", factors.loc[[name]], ("forward", name))
@@ -121,10 +114,7 @@ def rival(rivals: pd.DataFrame, names: Iterable[str]) -> str:
 def forgets(table: pd.DataFrame) -> str:
     """Return in a sentence how well both orders know the first batches, and the newest.
 
-    Parameters
-    ----------
-    table
-        The rows of a study of forgetting; a seed counts with all its looks.
+    From a study of forgetting, in which a seed counts with all its looks.
     """
     if table.empty:
         return "not yet run."
@@ -140,19 +130,11 @@ def forgets(table: pd.DataFrame) -> str:
 
 
 def nudged(table: pd.DataFrame) -> pd.DataFrame:
-    """Return what nudges have grown to at the end of the chain.
+    """Return what the nudges of a study have grown to at the end of the chain.
 
-    Parameters
-    ----------
-    table
-        The rows of a study of nudges.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row for each case and seed: ``order``, ``seed``, ``after``, the number of maps that
-        follow the nudge, and ``growth`` and ``random``, by how much a nudge along a training step
-        and one in a random direction have grown.
+    One row for each case and seed: ``order``, ``seed``, ``after``, the number of maps that follow
+    the nudge, and ``growth`` and ``random``, by how much a nudge along a training step and one in a
+    random direction have grown.
     """
     ends = table[table["step"] == table["step"].max()]
     parts = ends["order"].str.extract(r"(?P<order>.+), before the last (?P<after>\d+)")
@@ -170,14 +152,8 @@ def nudged(table: pd.DataFrame) -> pd.DataFrame:
 def taken_in(nudges: pd.DataFrame, length: int) -> str:
     """Return how far a nudge moves the end where either order takes in a new batch, in a sentence.
 
-    Backward that is before the first map, with a fixed ending before the maps of the ending.
-
-    Parameters
-    ----------
-    nudges
-        What `nudged` returns of a study.
-    length
-        The length of the ending.
+    Backward that is before the first map, with a fixed ending of some length before its maps. The
+    nudges are those of `nudged`.
     """
     ending = f"tail({length})"
     at = nudges.set_index(["order", "after", "seed"])["growth"]
@@ -194,14 +170,8 @@ def taken_in(nudges: pd.DataFrame, length: int) -> str:
 def costly(name: str, **changes: str) -> str:
     """Return the stored endings of a costly network as a table, or how they are computed.
 
-    Batch normalisation has two ways to be evaluated, each with a table of its own.
-
-    Parameters
-    ----------
-    name
-        A study of endings.
-    **changes
-        Fields of its setting that differ.
+    Batch normalisation has two ways to be evaluated, each with a table of its own. The changes are
+    fields of the study's setting.
     """
     size = experiments.get(name).size("paper")
     table = runs.looks(name, "paper", **changes)

@@ -195,10 +195,7 @@ class FixedEndingPage:
 
     def controls(self) -> Markdown:
         """Say how calm the endings are whose sequence changes, or whose maps do."""
-        return Markdown(self._of_controls())
-
-    def _of_controls(self) -> str:
-        return self._calmer("reshuffled_tail({})", "newest_tail({})")
+        return Markdown(self._calmer("reshuffled_tail({})", "newest_tail({})"))
 
     def rivals_figure(self, what: str) -> Figure:
         """Draw how calm the rivals are (``"trend"``), or how high their loss is (``"level"``)."""
@@ -283,14 +280,13 @@ class FixedEndingPage:
                 for what, each in self.rivals_calm.items()
             }
         )
-        presets = (
+        of_endings, of_nudges, of_rivals = (
             next(iter(of.values())).preset for of in (self.endings, self.nudges, self.rivals)
         )
-        of_endings, of_nudges, of_rivals = presets
         return Markdown(
             f"A fixed ending and the whole backward chain (preset {of_endings}):\n\n"
             f"{self._of_endings()}\n\nThe same maps in changing sequence, and the newest maps:\n\n"
-            f"{self._of_controls()}\n\nWhy a short ending can be calmer (preset {of_nudges}):\n\n"
+            f"{self.controls().data}\n\nWhy a short ending can be calmer (preset {of_nudges}):\n\n"
             f"{self._of_nudges()}\n\nWhat the rivals do to the loss (preset {of_rivals}):\n\n"
             f"{lower}\n\n"
             "Use a fixed ending to compare looks at the very model that is trained, within an "

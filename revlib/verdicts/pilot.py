@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -37,30 +38,26 @@ class _NotRunError(LookupError):
     """The results that a finding is judged by are not stored."""
 
 
-def _run(name: str, **changes: str) -> dict[str, Any]:
+def _run(name: str, statistic: str = "change", **changes: str) -> dict[str, Any]:
     """Return what became of a variant at preset paper.
 
-    From step to step, which is recorded of all variants.
+    By default from step to step, which is recorded of all variants; about a trend by ``"trend"``.
     """
-    return _of(name, "change", changes)
-
-
-def _late(name: str) -> dict[str, Any]:
-    """Return what became of the default about a trend."""
-    return _of(name, "trend", {})
-
-
-def _of(name: str, statistic: str, changes: dict[str, str]) -> dict[str, Any]:
     rows = {row["statistic"]: row for row in reversed(overview.outcomes(name, "paper", changes))}
     if rows[statistic]["state"].startswith("not "):
         raise _NotRunError
     return rows[statistic]
 
 
+def _calmer_backward(name: str, *statistic: str, **changes: str) -> tuple[bool | None, str]:
+    run = _run(name, *statistic, **changes)
+    return _below(_NOT_CALMER, run), _calmer(run)
+
+
 def _regressions_calmer() -> tuple[bool | None, str]:
-    found = {name: _late(name) for name in ("figure-4", "figure-5", "figure-6")}
-    sides = [_below(_NOT_CALMER, run) for run in found.values()]
-    return _all(sides), "; ".join(f"{name}: {_calmer(run)}" for name, run in found.items())
+    found = {f"figure-{n}": _calmer_backward(f"figure-{n}", "trend") for n in (4, 5, 6)}
+    words = "; ".join(f"{name}: {told}" for name, (_, told) in found.items())
+    return _all([side for side, _ in found.values()]), words
 
 
 def _normal_weights_diverge() -> tuple[bool | None, str]:
@@ -77,11 +74,6 @@ def _backward_survives() -> tuple[bool | None, str]:
 def _nothing_learned() -> tuple[bool | None, str]:
     run = _run("figure-7", init="pytorch")
     return run["forward_left"] > 0.99, f"{run['forward_left']:.1%} of the loss is left"
-
-
-def _mlp_calmer() -> tuple[bool | None, str]:
-    run = _late("figure-7")
-    return _below(_NOT_CALMER, run), _calmer(run)
 
 
 def _mlp_no_better() -> tuple[bool | None, str]:
@@ -114,7 +106,7 @@ def _standardised_stronger() -> tuple[bool | None, str]:
 
 
 def _resnet_not_calm() -> tuple[bool | None, str]:
-    run = _late("figure-2")
+    run = _run("figure-2", "trend")
     return _below(run, _NOT_CALMER), _calmer(run)
 
 
@@ -124,7 +116,7 @@ def _resnet_moves_further() -> tuple[bool | None, str]:
     steps = ", ".join(map(str, sorted(set(apart.index.get_level_values("step")))))
     told = findings.Times.of(ratio)
     words = f"backward divided by forward, geometric mean over steps {steps}: {told}"
-    return _above_one(ratio), words
+    return _ABOVE_ONE.get(told.side), words
 
 
 def _group_moves_less() -> tuple[bool | None, str]:
@@ -132,12 +124,7 @@ def _group_moves_less() -> tuple[bool | None, str]:
     means = [each["backward"].groupby("seed").apply(_mean) for each in (batch, group)]
     ratio = (means[0] / means[1]).dropna()
     told = findings.Times.of(ratio)
-    return _above_one(ratio), f"distance with batch divided by group normalisation: {told}"
-
-
-def _group_calmer() -> tuple[bool | None, str]:
-    run = _run("figure-2", normalisation="group")
-    return _below(_NOT_CALMER, run), _calmer(run)
+    return _ABOVE_ONE.get(told.side), f"distance with batch divided by group normalisation: {told}"
 
 
 FINDINGS = {
@@ -145,7 +132,9 @@ FINDINGS = {
     "From LeCun's or He's normal weights the forward run on x² diverges.": _normal_weights_diverge,
     "From LeCun's weights the backward run on x² does not diverge.": _backward_survives,
     "The MLP on Fashion-MNIST learns nothing from PyTorch's initialisation.": _nothing_learned,
-    "From He's, it varies less backward on every seed.": _mlp_calmer,
+    "From He's, it varies less backward on every seed.": partial(
+        _calmer_backward, "figure-7", "trend"
+    ),
     "Its loss is no lower for that: on some seed it is not lower backward.": _mlp_no_better,
     "From LeCun's and Glorot's it learns more slowly, and backward gains less.": _slower_and_weaker,
     "With standardised inputs backward gains more.": _standardised_stronger,
@@ -154,7 +143,9 @@ FINDINGS = {
         _resnet_moves_further
     ),
     "With group normalisation they lie closer together.": _group_moves_less,
-    "With group normalisation the ResNet-18 varies less backward.": _group_calmer,
+    "With group normalisation the ResNet-18 varies less backward.": partial(
+        _calmer_backward, "figure-2", normalisation="group"
+    ),
 }
 """What the pilot found on one to five seeds, in the order in which it was looked at.
 
@@ -196,11 +187,8 @@ def _mean(values: pd.Series) -> float:
     return stability.geometric_mean(values)[0]
 
 
-def _above_one(ratios: pd.Series) -> bool | None:
-    """Return whether ratios are above 1, one for each seed; None where the seeds leave it open."""
-    verdict = intervals.judge({"": intervals.of_seeds(np.log(ratios))}).verdict
-    return {"reproduced": True, "contradicted": False}.get(verdict)
-
+_ABOVE_ONE = {"above": True, "below": False}
+"""Whether the seeds decide that a factor is above 1, by the side on which it lies."""
 
 _OVER = {"trend": "about a trend", "change": "from step to step"}
 

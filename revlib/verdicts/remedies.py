@@ -122,10 +122,7 @@ def better(found: pd.DataFrame) -> list[str]:
 def finding(tasks: Mapping[str, pd.DataFrame]) -> str:
     """Return in a sentence what cheap remedies reach beside the backward order.
 
-    Parameters
-    ----------
-    tasks
-        A `summary` for each task, by the name of the task.
+    Here and below, `tasks` are the `summary` of each task, by its name.
     """
     smoother = sum(bool(rivals(found)) for found in tasks.values())
     also = {name: better(found) for name, found in tasks.items()}

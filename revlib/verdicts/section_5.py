@@ -11,7 +11,7 @@ from revlib import orders, runs
 from revlib.experiments.section_5 import METHODS
 from revlib.experiments.section_5.held_out import optimizers
 from revlib.runs import Shown
-from revlib.verdicts import findings, intervals, stability
+from revlib.verdicts import findings, fixed_ending, intervals, stability
 
 
 def windows(table: pd.DataFrame) -> pd.DataFrame:
@@ -26,45 +26,27 @@ def windows(table: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        One row for each order and seed, cheapest first: ``order``, ``seed``, ``cost`` (maps for
-        each of the steps, if all are evaluated), ``calm`` (mean change from one step to the next,
-        forward divided by this order: borders of windows count like any other step), ``steady``
-        (the same for the standard deviation about a smooth trend over all of the steps) and
-        ``level`` (mean over the steps, in units of the quantity).
+        What :func:`revlib.verdicts.fixed_ending.calm` returns, where borders of windows count like
+        any other step; cheapest first, by ``cost``: maps for each of the steps, if all are
+        evaluated.
     """
     steps = sorted(set(table["step"]) - {0})
-    found = stability.fluctuation(table, "test_loss", steps[0], steps[-1]).set_index("order")
-    forward = found.loc[["forward"]].set_index("seed")
-    rows = []
-    for name, own in found.groupby("order"):
-        own, order = own.set_index("seed"), orders.named(name)
-        measured = {
-            "cost": (order.cost(steps) - order.cost(steps[:1])) / len(steps[1:]),
-            "calm": forward["change"] / own["change"],
-            "steady": forward["trend"] / own["trend"],
-            "level": own["mean"],
-        }
-        rows.append(pd.DataFrame(measured).reset_index().assign(order=name))
-    return pd.concat(rows).sort_values(["cost", "seed"], ignore_index=True)
+    found = fixed_ending.calm(table, steps[0], steps[-1])
+    known = {name: orders.named(name) for name in found["order"].unique()}
+    costs = {
+        name: (order.cost(steps) - order.cost(steps[:1])) / len(steps[1:])
+        for name, order in known.items()
+    }
+    found["cost"] = found["order"].map(costs)
+    return found.sort_values(["cost", "seed"], ignore_index=True)
 
 
 def slopes(measured: pd.DataFrame, what: str) -> pd.Series:
     """Return the power of its cost with which a window gains, from one line through all of them.
 
     On each seed a line through forward training, where cost and gain are 1, is fitted to the
-    logarithms of the gain of all windows. A slope of 1: it gains as much as it costs.
-
-    Parameters
-    ----------
-    measured
-        What :func:`windows` returns.
-    what
-        The gain: ``"calm"`` or ``"steady"``.
-
-    Returns
-    -------
-    pandas.Series
-        The slope by seed.
+    logarithms of the gain of all windows, ``"change"`` or ``"trend"`` of :func:`windows`. A slope
+    of 1: it gains as much as it costs.
     """
     inside = measured[measured["order"] != "forward"]
     x, y = np.log(inside["cost"]), np.log(inside[what])
@@ -73,20 +55,14 @@ def slopes(measured: pd.DataFrame, what: str) -> pd.Series:
 
 
 def windows_finding(measured: Mapping[str, pd.DataFrame]) -> str:
-    """Return in a sentence what a longer window brings, and what it costs.
-
-    Parameters
-    ----------
-    measured
-        What :func:`windows` returns of a task, by its name.
-    """
+    """Return in a sentence what a longer window brings and costs, from :func:`windows` by task."""
     words = []
     for where, each in measured.items():
         longest = each[each["cost"] == each["cost"].max()]
         words.append(
             f"{where}: the factor by which the test loss changes less from step to step grows with "
-            f"{findings.power(slopes(each, 'calm'))}; in the longest window, "
-            f"`{longest['order'].iloc[0]}`, it is {findings.Times.of(longest['calm'])} at "
+            f"{findings.power(slopes(each, 'change'))}; in the longest window, "
+            f"`{longest['order'].iloc[0]}`, it is {findings.Times.of(longest['change'])} at "
             f"{longest['cost'].iloc[0]:.1f} times the cost of forward training"
         )
     return findings.sentence(words)
@@ -99,8 +75,8 @@ def windows_lines(measured: Mapping[str, pd.DataFrame]) -> str:
         longest = each[each["cost"] == each["cost"].max()]
         pair = ("forward", longest["order"].iloc[0])
         for what, how in (
-            ("calm", "from step to step"),
-            ("steady", "about its trend over several windows"),
+            ("change", "from step to step"),
+            ("trend", "about its trend over several windows"),
         ):
             clause = findings.less("the test loss", "varies", how, longest[what], pair)
             power = findings.power(slopes(each, what))
@@ -114,21 +90,14 @@ def windows_lines(measured: Mapping[str, pd.DataFrame]) -> str:
 def summary(measured: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Return what :func:`windows` does over all seeds: a row for each task and window.
 
-    Returns
-    -------
-    pandas.DataFrame
-        ``where``, ``order``, ``cost``, the mean ``level``, and the geometric means ``calm`` and
-        ``steady`` with their 95% intervals (``calm_low``, ``calm_high``, and so on).
+    The columns are ``where``, ``order``, ``cost`` and those of
+    :func:`revlib.verdicts.fixed_ending.summary`.
     """
-    rows = []
-    for where, each in measured.items():
-        for (order, cost), own in each.groupby(["order", "cost"]):
-            row = {"where": where, "order": order, "cost": cost, "level": own["level"].mean()}
-            for what in ("calm", "steady"):
-                ends = stability.geometric_mean(own[what])
-                row |= dict(zip((what, f"{what}_low", f"{what}_high"), ends, strict=True))
-            rows.append(row)
-    return pd.DataFrame(rows).sort_values("cost", ignore_index=True)
+    rows = [
+        fixed_ending.summary(each).assign(where=where, cost=each.groupby("order")["cost"].first())
+        for where, each in measured.items()
+    ]
+    return pd.concat(rows).rename_axis("order").reset_index().sort_values("cost", ignore_index=True)
 
 
 def whole_run(name: str, preset: str) -> str:
@@ -137,7 +106,7 @@ def whole_run(name: str, preset: str) -> str:
     first, last = study.windows[-1]
     found = windows(study.table[study.table["step"].between(first, last)])
     whole = found[found["order"] == "backward"]
-    calm, steady = (stability.geometric_mean(whole[what])[0] for what in ("calm", "steady"))
+    calm, steady = (stability.geometric_mean(whole[what])[0] for what in ("change", "trend"))
     return (
         f"over steps {first:,} to {last:,} the backward path changes {stability.rounded(calm)} "
         f"times less from step to step than forward, and spreads {stability.rounded(steady)} times "
@@ -150,7 +119,7 @@ def levels(measured: Mapping[str, pd.DataFrame]) -> str:
     """Return the mean loss of each window beside that of forward, as a table in Markdown."""
     lines = ["| | order | mean test loss | minus forward |", "| --- | --- | --- | --- |"]
     for where, each in measured.items():
-        level = each.pivot(index="seed", columns="order", values="level")
+        level = each.pivot(index="seed", columns="order", values="mean")
         gap = level.sub(level["forward"], axis=0)
         lines += [
             f"| {where} | {order} | {level[order].mean():.3g} "
@@ -209,18 +178,8 @@ def optimism(table: pd.DataFrame) -> pd.Series:
 
     That is the test minus the validation loss of the iterate that is kept at the end, minus the
     mean of the same difference over all checks of the run (the two sets differ, whatever is
-    chosen).
-
-    Parameters
-    ----------
-    table
-        Rows of :func:`revlib.experiments.section_5.moving_start.policy` of one case, of one or
-        more seeds.
-
-    Returns
-    -------
-    pandas.Series
-        By seed, in units of the loss. Above zero, the validation loss of the chosen one is too low.
+    chosen); in units of the loss. Above zero, the validation loss of the chosen one is too low. The
+    rows are those of one case of :func:`revlib.experiments.section_5.moving_start.policy`.
     """
     table = table.sort_values("step").dropna(subset="kept_loss")
     found = table.assign(
@@ -345,13 +304,7 @@ _SIDES = {
 
 
 def optimizers_finding(measured: pd.DataFrame) -> str:
-    """Return of each optimizer where the test loss varies less backward, as a list.
-
-    Parameters
-    ----------
-    measured
-        What :func:`by_optimizer` returns.
-    """
+    """Return of :func:`by_optimizer` where the test loss varies less backward, as a list."""
     lines = {}
     for name, own in measured.groupby("optimizer", sort=False):
         sides = own["times"].map(lambda times: _SIDES[times.side])
@@ -399,7 +352,7 @@ def _on_calm(table: pd.DataFrame) -> str:
     found = windows(table)
     own = found[found["order"] == "windowed(50)"]
     spread = findings.less(
-        "it", "varies", "about its trend over several windows", own["steady"], _windows(own)
+        "it", "varies", "about its trend over several windows", own["trend"], _windows(own)
     )
     return (
         "If you need the iterates themselves, and none that jumps from one step to the next, try "
@@ -414,7 +367,7 @@ def _windows(own: pd.DataFrame) -> tuple[str, str]:
 def _jumps(own: pd.DataFrame) -> str:
     """Return what a window does to the changes from step to step, and what it costs."""
     calm = findings.less(
-        "the test loss", "changes", "from step to step", own["calm"], _windows(own)
+        "the test loss", "changes", "from step to step", own["change"], _windows(own)
     )
     return f"{calm}, at {stability.rounded(own['cost'].iloc[0])} times the cost"
 
@@ -436,12 +389,10 @@ def _on_loss(table: pd.DataFrame) -> str:
 
 
 def _on_judging(table: pd.DataFrame) -> str:
-    wrong = ends(table, "misranked", "forward")
-    best, seeds = wrong["mean"].idxmin(), stability.counted(int(wrong["seeds"].max()), "seed")
+    seeds = stability.counted(table["seed"].nunique(), "seed")
     return (
         "If you want to rank learning rates early, we cannot tell you in which order: with "
-        f"{table['step'].max()} maps for each rate, *{best}* errs least learning x², on "
-        f"{_misranked(wrong, best)} of the pairs, {_others(wrong, best)} ({seeds})."
+        f"{table['step'].max()} maps for each rate, {_best(table, ' learning x²')} ({seeds})."
     )
 
 
@@ -462,17 +413,12 @@ def _loss_too(table: pd.DataFrame) -> str:
 
 
 def _judging_too(table: pd.DataFrame) -> str:
-    wrong = ends(table, "misranked", "forward")
-    best = wrong["mean"].idxmin()
-    return (
-        f" On cos 10x *{best}* errs least, on {_misranked(wrong, best)} of the pairs, "
-        f"{_others(wrong, best)}."
-    )
+    return f" On cos 10x {_best(table)}."
 
 
-def _misranked(wrong: pd.DataFrame, method: str) -> str:
-    return f"{100 * wrong.loc[method, 'mean']:.0f}%"
-
-
-def _others(wrong: pd.DataFrame, best: str) -> str:
-    return ", ".join(f"*{m}* {_misranked(wrong, m)}" for m in METHODS if m != best)
+def _best(table: pd.DataFrame, what: str = "") -> str:
+    """Return which method misranks the fewest pairs, and how many each of them does."""
+    wrong = ends(table, "misranked", "forward")["mean"]
+    best, share = wrong.idxmin(), {method: f"{100 * part:.0f}%" for method, part in wrong.items()}
+    others = ", ".join(f"*{method}* {share[method]}" for method in METHODS if method != best)
+    return f"*{best}* errs least{what}, on {share[best]} of the pairs, {others}"

@@ -12,17 +12,9 @@ from revlib.experiments.smith2021 import Training
 
 
 def levels(table: pd.DataFrame, quantity: str, trainings: Iterable[Training]) -> pd.DataFrame:
-    """Return a quantity at the end of some trainings: ``mean`` and ``spread`` over the seeds.
+    """Return a column of a study at its end: ``mean`` and ``spread`` over the seeds.
 
-    Parameters
-    ----------
-    table
-        As :func:`revlib.runs.shown` has it.
-    quantity
-        A column of it.
-    trainings
-        The rows of the result, in this order; the index holds their names. One that has
-        diverged on a seed has no mean.
+    The rows are the trainings, by name. One that has diverged on a seed has no mean.
     """
     values = _ends(table, quantity)[[each.name for each in trainings]]
     return pd.DataFrame({"mean": values.mean(skipna=False), "spread": values.std(skipna=False)})
@@ -36,20 +28,9 @@ def distances(
 ) -> pd.Series:
     """Return how far trainings that agree in something end from each other, seed by seed.
 
-    Parameters
-    ----------
-    table, quantity
-        As for `levels`.
-    trainings
-        All pairs of them that agree are compared.
-    same
-        In what they agree: ``lambda training: training.rate`` in the learning rate, for example.
-
-    Returns
-    -------
-    pandas.Series
-        For each seed the mean of the absolute differences at the end over the pairs; not a number
-        where one of the trainings has diverged.
+    For each seed the mean of the absolute differences at the end over all pairs that agree; not a
+    number where one of the trainings has diverged. They agree in what `same` returns, the learning
+    rate for example: ``lambda training: training.rate``.
 
     Raises
     ------

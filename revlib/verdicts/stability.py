@@ -115,13 +115,8 @@ def _moved(spread: float, values: np.ndarray) -> float:
 def ratio_error(points: int) -> float:
     """Return the relative standard error of a ratio of two spreads about a trend.
 
-    That of points with independent noise: the error of each spread is that of
-    :func:`about_trend`. Where neighbouring steps are alike, it is larger.
-
-    Parameters
-    ----------
-    points
-        How many steps each of the two paths has in the range; 4 or more.
+    That of points with independent noise, 4 or more on each path: the error of each spread is that
+    of :func:`about_trend`. Where neighbouring steps are alike, it is larger.
     """
     return 1 / np.sqrt(points - 3)
 
@@ -310,14 +305,10 @@ def summary(found: pd.DataFrame) -> str:
     )
 
 
-def divergence(table: pd.DataFrame, quantity: str = "train_loss") -> pd.DataFrame:
-    """Return where paths diverged.
+def divergence(table: pd.DataFrame) -> pd.DataFrame:
+    """Return where paths diverged: ``seed``, ``order`` and the first recorded ``step``.
 
-    Returns
-    -------
-    pandas.DataFrame
-        ``seed``, ``order`` and the first recorded ``step`` at which `quantity` is not finite. A
-        path that stays finite has no row.
+    There the training loss is not finite. A path that stays finite has no row.
     """
-    diverged = table[~np.isfinite(table[quantity])]
+    diverged = table[~np.isfinite(table["train_loss"])]
     return diverged.groupby(["seed", "order"], as_index=False)["step"].min()

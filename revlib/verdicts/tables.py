@@ -59,7 +59,7 @@ def front() -> str:
             "| claim | verdict | found | seeds | figure | chapter |",
             "| --- | --- | --- | --- | --- | --- |",
             *(
-                f"| {row.claim.statement} | {_named(row)} | {_found(row)} | {row.seeds} "
+                f"| {row.claim.statement} | **{row.verdict}** | {_found(row)} | {row.seeds} "
                 f"| {_figure(row.claim)} "
                 f"| {{doc}}`{row.claim.place} <chapters/{row.claim.chapter}>` |"
                 for row in rows
@@ -189,7 +189,7 @@ def of_chapter(chapter: str) -> str:
             "| claim | verdict | seeds | steps | what was found |",
             "| --- | --- | --- | --- | --- |",
             *(
-                f"| {row.claim.statement} ({_source(row.claim)}) | {_named(row)} "
+                f"| {row.claim.statement} ({_source(row.claim)}) | **{row.verdict}** "
                 f"{why.get(row.claim.excluded_by or row.claim.proved_by, '')} | {row.seeds} "
                 f"| {row.steps:,} | {row.evidence} |"
                 for row in rows
@@ -263,10 +263,6 @@ def _by_chance(rows: list[Verdict]) -> str:
         f"{math.ceil(len(decided) * error)} are to be expected wrong. Claims about one setting "
         "rest on the same runs, and go wrong together."
     )
-
-
-def _named(row: Verdict) -> str:
-    return f"**{row.verdict}**"
 
 
 def _counted(rows: list[Verdict]) -> str:

@@ -102,16 +102,7 @@ def checks(
 
 
 def policy(parameters: Checks, seed: int, case: str) -> Iterator[dict[str, Any]]:
-    """Yield the checks of one policy.
-
-    Parameters
-    ----------
-    parameters
-        What is trained.
-    seed
-        Start point and batches.
-    case
-        A name in :func:`policies`.
+    """Yield the checks of one of the :func:`policies`.
 
     Yields
     ------

@@ -40,14 +40,7 @@ class Path:
 def path(parameters: Path, seed: int, case: str) -> Iterator[dict[str, Any]]:
     """Yield the iterates of one path, evaluated.
 
-    Parameters
-    ----------
-    parameters
-        What is trained, and where it is recorded.
-    seed
-        Start point and batches.
-    case
-        An order by name, after the name of an optimizer and a comma if it is not plain SGD.
+    The case is an order by name, after the name of an optimizer and a comma if it is not plain SGD.
 
     Yields
     ------

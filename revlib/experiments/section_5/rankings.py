@@ -54,16 +54,9 @@ class Ranking:
 
 
 def ranking(parameters: Ranking, seed: int, case: str) -> Iterator[dict[str, Any]]:
-    """Yield how well a method ranks learning rates, at each budget.
+    """Yield how well one of :data:`METHODS` ranks learning rates, at each budget.
 
-    Parameters
-    ----------
-    parameters
-        What is trained, and what may be spent.
-    seed
-        Start point and batches, the same for all learning rates.
-    case
-        A name in :data:`METHODS`.
+    Start point and batches are the same for all learning rates.
 
     Yields
     ------
