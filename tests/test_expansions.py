@@ -46,11 +46,6 @@ def slope(errors):
     return expansions.slope(RATES, [float(error) for error in errors])
 
 
-def mean_square(output, targets):
-    """Like F.mse_loss, which torch.func differentiates only twice."""
-    return ((output - targets) ** 2).mean()
-
-
 def network(activation=nn.Tanh, loss=nn.functional.cross_entropy, steps=4):
     """A small task, in double precision."""
     with torch.random.fork_rng():
@@ -223,7 +218,9 @@ def test_the_maps_of_a_loss_are_the_steps_of_sgd(loss):
         torch.testing.assert_close(theta, flat, rtol=1e-12, atol=1e-13, msg=f"step {n}")
 
 
-@pytest.mark.parametrize("loss", [nn.functional.cross_entropy, mean_square])
+@pytest.mark.parametrize(
+    "loss", [nn.functional.cross_entropy, nn.functional.mse_loss, nn.MSELoss()]
+)
 def test_products_are_those_of_the_dense_derivatives(loss):
     """The Hessian and the third derivative, formed for this tiny model only."""
     task = network(loss=loss, steps=2)

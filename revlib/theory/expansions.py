@@ -22,6 +22,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.func import functional_call, grad, jvp
+from torch.nn import functional as F
 
 from revlib.training.tasks import Batch, Task
 
@@ -227,8 +228,7 @@ class LossField:
         A module without buffers whose output depends on its parameters and input alone. It is
         not changed.
     loss
-        ``loss(model(inputs), targets)``, a scalar tensor. `torch.func` differentiates
-        ``F.mse_loss`` only twice; for order 3 write ``((output - targets) ** 2).mean()``.
+        ``loss(model(inputs), targets)``, a scalar tensor.
     batch
         The inputs and targets.
 
@@ -262,7 +262,11 @@ class LossField:
         parts = theta.split([p.numel() for _, p in trained])
         values = {n: part.view(p.shape) for part, (n, p) in zip(parts, trained, strict=True)}
         inputs, targets = (x.to(theta) if x.is_floating_point() else x for x in self.batch)
-        return self.loss(functional_call(self.model, values, (inputs,)), targets)
+        outputs = functional_call(self.model, values, (inputs,))
+        mean = isinstance(self.loss, nn.MSELoss) and self.loss.reduction == "mean"
+        if mean or self.loss is F.mse_loss:  # PyTorch's forward mode fails on its gradient
+            return ((outputs - targets) ** 2).mean()
+        return self.loss(outputs, targets)
 
 
 def loss_fields(task: Task, steps: int) -> list[LossField]:

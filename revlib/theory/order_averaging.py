@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from revlib.theory import modified_loss
-from revlib.theory.expansions import LossField, VectorField
+from revlib.theory.expansions import LossField, VectorField, expand
 from revlib.training.tasks import Batch, Loss
 
 
@@ -33,15 +33,9 @@ def small_batch_term(fields: Sequence[VectorField], theta: torch.Tensor) -> torc
     the cost of c Jacobian-vector products; the fields ``V_1, …, V_c`` are in the order in which the
     steps are taken.
 
-    It is the second coefficient of :func:`revlib.theory.expansions.expand`, by reverse mode only:
-    PyTorch's forward mode fails on the gradient of ``F.mse_loss``.
+    It is the second coefficient of :func:`revlib.theory.expansions.expand`.
     """
-    before, term = torch.zeros_like(theta), torch.zeros_like(theta)
-    for field in fields:
-        value, derivative = torch.autograd.functional.jvp(field, theta, before)
-        term = term + derivative
-        before = before + value
-    return term
+    return expand(fields, theta, 2)[1]
 
 
 def order_average_term(fields: Sequence[VectorField], theta: torch.Tensor) -> torch.Tensor:
