@@ -181,10 +181,14 @@ def expanding(tables: Mapping[str, pd.DataFrame]) -> str:
     words = {}
     for name, table in tables.items():
         below, share = (table["sharpness"] < 2).sum(), table["expanding"].mean()
-        batches = "no batch is" if share == 0 else f"{share:.1%} of the batches are"
+        batches = (
+            f"{share:.1%} of the batches are sharper than that: their maps expand in some direction"
+            if share
+            else "no batch is sharper than that"
+        )
         words[name] = (
             f"the largest curvature of the training loss is below 2/h at {below} of "
-            f"{counted(len(table), 'iterate')}; {batches} sharper than that."
+            f"{counted(len(table), 'iterate')}; {batches}."
         )
     return findings.listed(words)
 
