@@ -95,10 +95,8 @@ def test_the_chapter_says_how_often_a_batch_is_too_sharp():
     sharp = table(sharpness=[1.5, 2.5], batch_sharpness=[1.0, 3.0], expanding=[0.25, 0.75])
     first, second = contraction.expanding({"a": calm, "b": sharp}).splitlines()
     assert "below 2/h at 2 of 2 iterates; no batch is sharper" in first
-    assert (
-        "below 2/h at 1 of 2 iterates; 50.0% of the batches are sharper than that: their maps expand"
-        in second
-    )
+    assert "below 2/h at 1 of 2 iterates; 50.0% of the batches are sharper than that" in second
+    assert "their maps expand" in second
     shown = contraction.sharp({"a": calm, "b": sharp})
     assert shown["hλ of the training loss"].tolist() == [
         "0.60 (0.50 to 0.70)",
