@@ -296,7 +296,10 @@ def ratios(table: pd.DataFrame) -> Figure:
 
 
 def live_parameters(table: pd.DataFrame) -> Figure:
-    """Draw of a census (`revlib.training.convolutions.census`) how many parameters meet data."""
+    """Draw how many parameters of each layer meet data, and how many never do.
+
+    The table is that of :func:`revlib.training.convolutions.census`.
+    """
     figure, ax = plt.subplots(figsize=(_WIDTH, 0.9 + 0.2 * len(table)))
     places = range(len(table))
     ax.barh(places, table["live"] / 1e6, label="meet data")
