@@ -173,7 +173,8 @@ def sharp(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
 
 def _ranged(values: pd.Series) -> str:
-    return f"{values.mean():.2f} ({values.min():.2f} to {values.max():.2f})"
+    ends = f" ({values.min():.2f} to {values.max():.2f})" if len(values) > 1 else ""
+    return f"{values.mean():.2f}{ends}"
 
 
 def expanding(tables: Mapping[str, pd.DataFrame]) -> str:
