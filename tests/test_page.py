@@ -225,9 +225,11 @@ def test_what_more_is_stored_of_a_seed_is_drawn_and_not_judged():
     page = Page("none", "tiny", "paper")
     pd.testing.assert_frame_equal(page.spreads(), before.spreads())
     assert page.summary().data == before.summary().data
-    assert "2 seeds, 6 of 33 steps recorded, and drawn at 33 on seed 1." in page.note().data
+    assert (
+        "2 seeds, 6 of 33 steps recorded (33 on seed 1, for the curves alone)." in page.note().data
+    )
     told = page.first.deviations()
-    assert "2 of 2 seeds at 6 of 33 steps (up to 32), and drawn at 33 on seed 1" in told
+    assert "at 6 of 33 steps (up to 32) (33 on seed 1, for the curves alone)" in told
     large, *_ = page.curves(columns=["test_loss"]).axes
     assert large.get_title() == "seed 1"
     own = runs.stored("tiny", "paper").query("seed == 1 and order == 'backward'")

@@ -181,8 +181,10 @@ def _beyond(table: pd.DataFrame, whole: pd.DataFrame) -> str:
     """Return which seeds have more steps than are judged, in words."""
     judged = set(table["step"])
     more = whole[~whole["step"].isin(judged)].groupby("seed")["step"].nunique()
+    if more.empty:
+        return ""
     seeds = ", ".join(map(str, more.index))
-    return f", and drawn at {len(judged) + more.max():,} on seed {seeds}" if len(more) else ""
+    return f" ({len(judged) + more.max():,} on seed {seeds}, for the curves alone)"
 
 
 def together(names: Mapping[str, str], preset: str, **changes: Any) -> dict[str, Shown]:
