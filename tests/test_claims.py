@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -148,7 +149,7 @@ def test_a_choice_that_is_left_open_makes_readings_too(project, there, verdict):
     found = judge(asked)
     assert found.verdict == verdict
     assert found.seeds == len(there) / 2
-    assert found.evidence.startswith(f"*Init {SETTING.init}*: reproduced. By how much lower")
+    assert found.evidence.startswith("*He's weights*: reproduced. By how much lower")
     assert list(found.readings) == ["test_loss", "test_loss init=lecun"]
     assert len(found.files) == 2
 
@@ -441,14 +442,17 @@ def test_front_and_chapter_tell_the_same(project):
     counts = "3 claims on 1 setting; 1 reproduced, 1 proved, 1 not yet run."
     assert f"- The paper's conjectures (Sections 1 and 5): {counts}" in front
     assert "- Questions of our own: 1 claim on 1 setting; 1 does not hold." in front
-    assert any(line.startswith("2 of these verdicts are decided by an int") for line in front)
+    assert any(line.startswith("2 of these claims are judged by an interval") for line in front)
     where = "{doc}`Section 0 <chapters/none>`"
     found = judging.estimate(judge(claims.load()[0]).readings["test_loss"], ratio=False)
     assert f"| It is lower. | **reproduced** | {found} | 3 |  | {where} |" in front
     meanings = {f"- **{name}**: {meaning}" for name, meaning in VERDICTS.items()}
     assert meanings < set(front)
     evidence = table[0].evidence
-    assert f"| It is lower. (Section 0) | **reproduced**  | 3 | 2 | {evidence} |" in chapter
+    assert (
+        f"| It is lower. (Section 0) | **reproduced**  | 3 | 2 from 24 to 32 | {evidence} |"
+        in chapter
+    )
     assert any("**proved** {prf:ref}`prop-same`" in line for line in chapter)
     assert any("| It is lower. (our question) | **does not hold**" in line for line in chapter)
     assert f"- **lower**: {CRITERIA['lower'].rule}" in chapter
@@ -481,10 +485,10 @@ def test_the_two_main_claims_have_a_row_for_each_setting(project, monkeypatch):
 @pytest.mark.parametrize(
     ("moved", "words"),
     [
-        ([0.001, 0.0011, 0.0009], "✓ at step 32: 0.001 (0.00"),
-        ([0.5, 0.6, 0.4], "✗ at step 32: 0.49"),
-        ([0.001, 0.1, 0.01], "? at step 32: 0.01 ("),
-        ([0.5], "? at step 32: 0.5, 1 seed"),
+        ([0.001, 0.0011, 0.0009], "✓ at step 32 of 32: 0.001 (0.00"),
+        ([0.5, 0.6, 0.4], "✗ at step 32 of 32: 0.49"),
+        ([0.001, 0.1, 0.01], "? at step 32 of 32: 0.01 ("),
+        ([0.5], "? at step 32 of 32: 0.5, 1 seed"),
     ],
 )
 def test_rest_is_told_by_how_far_a_step_still_moves(project, monkeypatch, moved, words):
@@ -511,8 +515,12 @@ def test_rest_is_told_of_the_study_with_the_most_seeds(project, monkeypatch):
     monkeypatch.setattr(tables.runs, "looks", moved)
     write(project, entry())
     [claim] = claims.load()
+    study = SimpleNamespace(size=lambda _: SimpleNamespace(steps=32))
+    monkeypatch.setattr(tables.experiments, "get", lambda _: study)
     asked = [dataclasses.replace(claim, experiment=(name,)) for name in "abc"]
     assert tables._at_rest(asked).endswith(", 4 seeds")
+    study.size = lambda _: SimpleNamespace(steps=100)  # at step 32 nothing has to be at rest yet
+    assert tables._at_rest(asked).startswith("? at step 32 of 100: 1.000")
 
 
 def test_a_chapter_without_claims_is_an_error(project):
@@ -601,7 +609,7 @@ def test_the_front_page_says_how_far_backward_moves(book):
     lines = results.root().with_name("verdicts.md").read_text().splitlines()
     row = next(line for line in lines if line.startswith("| MLP on Fash"))
     mean, low, high = map(stability.factor, (times.mean, times.low, times.high))
-    assert f"| ✗ at step {step:,}: {mean} ({low} to {high}), {times.seeds} seeds |" in row
+    assert f"| ✗ at step {step:,} of 2,000: {mean} ({low} to {high}), {times.seeds} seeds |" in row
 
 
 def test_the_front_page_shows_what_the_stored_results_say(book):

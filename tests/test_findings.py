@@ -43,7 +43,7 @@ def test_less_and_more_are_told_apart():
 def test_what_is_not_decided_is_said_to_be_open():
     alike = pd.Series([0.97, 1.0, 1.02, 0.99, 1.03])
     words = findings.less("the loss", "varies", "", alike, ORDERS)
-    assert words.startswith("the loss varies as much backward as forward: the ratio is 1 (95%")
+    assert words.startswith("the loss varies as much backward as forward: the ratio is 1.002 (95%")
     words = findings.less("the loss", "varies", "", pd.Series([0.3, 4.0, 1.0]), ORDERS)
     assert words.startswith("whether the loss varies less backward than forward is undecided")
     assert varies(seeds=2).startswith("too few seeds to say whether the test loss varies less")
@@ -120,6 +120,43 @@ def test_whether_the_iterate_still_moves(factor, words):
     assert "diverged" in findings.moves(motion, ORDERS, 20)
 
 
+def waves(length):
+    """Return a test loss that swings slowly forward, and as far within so many steps backward."""
+    rows = [
+        (seed, order, step, 1 + height * np.sin(2 * np.pi * (step + seed) / period))
+        for seed in range(5)
+        for order, period, height in (
+            ("forward", 50, 0.5),
+            ("backward", length, 0.5 + 0.1 * (seed - 2)),
+        )
+        for step in range(200)
+    ]
+    return pd.DataFrame(rows, columns=["seed", "order", "step", "test_loss"])
+
+
+def test_what_is_decided_from_step_to_step_alone_is_told_too():
+    [words] = findings.steady(waves(5), "test_loss", (0, 199), ORDERS)
+    assert words.startswith("backward, the test loss changes 9.")
+    assert "times *more* from step to step than forward (95% interval" in words
+    assert findings.steady(waves(50), "test_loss", (0, 199), ORDERS) == []
+    assert findings.steady(paths(), "test_loss", (50, 100), ORDERS) == []  # as about the trend
+
+
+def test_a_path_that_reaches_a_level_first_and_does_not_stay_there():
+    """Forward dips early and comes back, backward goes down once."""
+    rows = [
+        (seed, order, step, loss)
+        for seed in range(5)
+        for order, low in (("forward", {10, *range(90, 101)}), ("backward", set(range(40, 101))))
+        for step in range(101)
+        for loss in [0.1 if step - seed % 2 in low else 1.0]
+    ]
+    table = pd.DataFrame(rows, columns=["seed", "order", "step", "test_loss"])
+    words = findings.stays_below(table, "test_loss", (0.5,), ORDERS)
+    assert "of its start sooner backward: forward takes 2.2" in words
+    assert "; first reached are they sooner forward: backward takes 3.9" in words
+
+
 def test_several_quantities_share_a_sentence():
     words = findings.spreads(paths(), ["train_loss", "test_loss"], (50, 100), ORDERS)
     assert words.startswith("yes for the training loss, ")
@@ -134,7 +171,7 @@ def test_several_quantities_share_a_sentence():
     [
         ([7.0, 8.0, 9.0], "8 times less (95% interval "),
         ([0.12, 0.125, 0.13], "8 times *more* (95% interval "),
-        ([0.2, 1.0, 4.0], "1.08 times *more* (95% interval "),
+        ([0.2, 1.0, 4.0], "1.077 times *more* (95% interval "),
         ([np.inf] * 3, "by no ratio that can be given"),
     ],
 )
@@ -163,7 +200,7 @@ def test_the_page_says_what_its_tables_say(tiny, tmp_path):
     (tmp_path / "book" / "claims.yml").write_text("[]")
     page = Page("none", "tiny", "sample", [0, 1])
     words, lines = page.finding().data, page.summary().data.splitlines()
-    assert words.startswith("**In one sentence.** Too few steps are recorded")
+    assert words.startswith("**In short.** Too few steps are recorded")
     assert words.endswith("(This is the sample, a small version of the experiment.)")
     assert "with `tail(6)` was nearly at rest by then is undecided: at step 12 of 32" in words
     heads = ("Varies less?", "At rest?", "Level and cost.")  # no claim is about levels
@@ -196,4 +233,4 @@ def test_one_line_through_all_windows():
 def test_a_paired_difference_in_words(side, words):
     row = pd.Series({"side": side, "difference": -0.1, "error": 0.02, "lower": 4, "seeds": 5})
     assert findings.difference(row).startswith(words)
-    assert findings.difference(row).endswith("(-0.1 ± 0.02; lower on 4 of 5 seeds)")
+    assert findings.difference(row).endswith("(-0.1, standard error 0.02; lower on 4 of 5 seeds)")

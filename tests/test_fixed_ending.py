@@ -157,7 +157,7 @@ def test_what_an_order_forgets(task, order):
             (0.5, 0.52, 0.48),
             "Backward, the loss on the first batches is 2 times lower than forward",
         ),
-        ((2.0, 2.1, 1.9), "Backward, the loss on the first batches is 2 times *higher* than"),
+        ((2.0, 2.1, 1.9), "Backward, the loss on the first batches is 2 times *as high* as"),
         ((0.5, 1.0, 2.0), "Whether the loss on the first batches is lower backward"),
         ((np.nan,) * 3, "How much the loss on the first batches is has no ratio: a path"),
     ],
@@ -232,7 +232,7 @@ def test_the_finding_says_no_more_than_the_seeds_decide(factors, words):
     ("levels", "words"),
     [
         ([0.5, 0.52, 0.48], "With `EMA`, the mean test loss is 2 times lower than forward"),
-        ([2.0, 2.1, 1.9], "With `EMA`, the mean test loss is 2 times *higher* than forward"),
+        ([2.0, 2.1, 1.9], "With `EMA`, the mean test loss is 2 times *as high* as forward"),
         ([0.5, 1.0, 2.0], "is undecided"),
     ],
 )
@@ -342,3 +342,20 @@ def test_a_costly_network_is_shown_when_it_is_stored_and_until_then_says_how(mon
     assert "| tail(50) | 1" in fixed_ending.costly("endings-figure-2")
     monkeypatch.setattr(fixed_ending.runs, "looks", lambda *_, **__: table.iloc[: len(size.at)])
     assert "Not yet run" in fixed_ending.costly("endings-figure-2")
+
+
+@pytest.mark.parametrize(
+    ("growth", "words"),
+    [
+        ((4.0, 4.1, 3.9), "has grown by their end, 4 (95% interval 3.8"),
+        ((0.25, 0.26, 0.24), "has shrunk to 0.25 (95% interval"),
+        ((0.5, 1.0, 2.0), "Before the maps of `tail(3)`, whether a change along a step grows or"),
+    ],
+)
+def test_whether_the_maps_of_the_ending_contract_is_told(growth, words):
+    rows = [
+        {"order": order, "after": after, "seed": seed, "growth": factor * (1 + (after == 9))}
+        for seed, factor in enumerate(growth)
+        for order, after in (("tail(3)", 3), ("tail(3)", 9), ("backward", 3))
+    ]
+    assert words in fixed_ending.contracted(pd.DataFrame(rows), 3)

@@ -110,10 +110,14 @@ def test_contraction_rests_on_what_is_stored_in_full(small):
     moves([(0, "forward", 6, 1.0, 1.0), (0, "backward", 6, 3.0, 1.0)])
     moves([(0, "forward", 40, 1.0, 4.0), (0, "backward", 40, 5.0, 1.0), (1, "backward", 40, 1, 1)])
     moves([(2, "forward", 40, 1.0, 1.0), (2, "backward", 40, 1.0, 1.0)])
-    [row] = overview.contraction("small").to_dict("records")
+    row, still, short = overview.contraction("small").to_dict("records")
+    assert (still["seed"], still["calm"]) == (1, pytest.approx(3.0))
+    assert np.isnan(still["moved"])  # no forward motion is stored
+    assert (short["seed"], short["moved"]) == (2, 1.0)
+    assert np.isnan(short["calm"])  # its path ends in the middle of the range
     assert row == {
         "experiment": "small",
-        "seed": 0,  # 1 has no forward motion, 2 ends in the middle of the range
+        "seed": 0,
         "step": 40,
         "contraction_rate": -0.5,
         "tangent_contraction_rate": 0.25,

@@ -457,26 +457,24 @@ def test_studies_that_belong_together_are_shown_at_one_preset(stored):
 
 def test_sentences_tell_the_numbers_of_the_stored_results(stored):
     jagged, flat = [0, 8, 0, 8, 0], [[0, x, 0, x, 0] for x in (1.9, 2, 2.1)]
-    calm = paths({"forward": [jagged] * 3, "windowed(50)": flat}, range(1201, 1206))
+    calm = paths({"forward": [jagged] * 3, "tail(100)": flat}, range(4, 9))
     cost = {"forward": 100, "reset when better": 250}
-    reset = end("kept_loss", {"forward": [1, 2], "reset when better": [3, 1.5]}, cost=cost)
-    wrong = end(
-        "misranked", dict(zip(section_5.METHODS, ([0.2], [0.1], [0.3], [0.4]), strict=True))
-    )
-    stored({"windows-figure-4": calm, "reset-figure-4": reset, "ranking-figure-4": wrong})
+    better = {"forward": [1, 2, 1], "reset when better": [3, 6.1, 2.9]}
+    reset = end("kept_loss", better, cost=cost)
+    shares = [0.2] * 3, [0.1, 0.2, 0.3], [0.3, 0.2, 0.1], [0.4, 0.41, 0.39]
+    wrong = end("misranked", dict(zip(section_5.METHODS, shares, strict=True)))
+    stored({"endings-figure-4": calm, "reset-figure-4": reset, "ranking-figure-4": wrong})
     first, second, third = verdicts.sentences().splitlines()
-    assert (
-        "windows of 50 steps: with `windowed(50)`, the test loss changes 4 times less from step"
-        in first
-    )
-    assert "; 3 seeds), at 3.5 times the cost" in first  # steps 1202 to 1205: 2, 3, 4, 5
-    assert "it varies 4 times less about its trend over several windows than forward" in first
+    assert "from one look to the next, learning x², with `tail(100)`, the test loss" in first
+    assert "changes 4 times less than forward (95% interval" in first
+    assert "and a look costs 100 steps ({doc}" in first
+    assert "Fashion-MNIST" not in first
     assert "do not look for it in the order" in second
-    assert "1.5 times the test loss" in second
-    assert "at 2.5 times the cost (MLP learning x²; lower on 1 of 2 seeds)" in second
-    assert "we cannot tell you in which order: with 400 maps for each rate, *" in third
-    assert "errs least learning x², on 10% of the pairs, *forward* 20%, *backward* 30%," in third
-    assert third.endswith(" (1 seed).")
+    assert "is 3 times *as high* as that of *forward* (95% interval" in second
+    assert second.endswith("; 3 seeds), at 2.5 times the cost.")
+    assert "do not do it by *backward path*, which does worse than *forward*; beyond" in third
+    assert "learning x² *forward* 20%, *forward, mean loss* 20%, *backward* 20%," in third
+    assert third.endswith(" *backward path* 40% (3 seeds).")
 
 
 def test_a_lower_loss_turns_the_advice_round(stored):
@@ -485,23 +483,30 @@ def test_a_lower_loss_turns_the_advice_round(stored):
     stored({"reset-figure-4": reset})
     first, second, third = verdicts.sentences().splitlines()
     assert "try it in the order" in second
-    assert first == "- Not yet run: `revlib run windows-figure-4`."
+    assert first == "- Not yet run: `revlib run endings-figure-4`."
     assert third == "- Not yet run: `revlib run ranking-figure-4`."
 
 
 def test_the_advice_gives_both_tasks_where_both_are_stored(stored):
-    windowed = [[0, x, 0] for x in (3.9, 4, 4.1)]
-    calm = paths({"forward": [[0, 8, 0]] * 3, "windowed(2)": windowed}, range(1, 4))
+    flat = [[0, x, 0] for x in (3.9, 4, 4.1)]
+    calm = paths({"forward": [[0, 8, 0]] * 3, "tail(50)": flat}, range(1, 4))
     cost = {"forward": 100, "reset when better": 250}
-    reset = end("kept_loss", {"forward": [2, 2], "reset when better": [3, 1.5]}, cost=cost)
-    stored({"windows-figure-7": calm, "reset-figure-7": reset})
-    first, second, third = verdicts.sentences().splitlines()
-    assert (
-        "On Fashion-MNIST, with `windowed(2)`, the test loss changes 2 times less from step"
-        in first
+    higher = {"forward": [2, 2, 2], "reset when better": [1, 1.1, 1]}
+    lower = {"forward": [2, 2, 2], "reset when better": [3, 3.1, 3]}
+    stored(
+        {"endings-figure-7": calm}
+        | {
+            f"reset-figure-{n}": end("kept_loss", of, cost=cost)
+            for n, of in ((4, higher), (7, lower))
+        }
     )
-    assert second.endswith(" On Fashion-MNIST it is 1.12 times, lower on 1 of 2 seeds.")
-    assert "On cos 10x" not in third
+    first, second, third = verdicts.sentences().splitlines()
+    assert "on Fashion-MNIST, with `tail(50)`, the test loss changes 2 times less than" in first
+    assert "do not look for it" in second  # one task of two is not enough
+    assert (
+        "; on Fashion-MNIST, with such a start, the test loss of the best iterate is 1.52" in second
+    )
+    assert third == "- Not yet run: `revlib run ranking-figure-4`."
 
 
 # What the chapters say
@@ -564,7 +569,7 @@ def way(kept, cost=3.0):
             [0.5, 0.52, 0.48],
             "the test loss of the best iterate is 2 times lower than that of *forward* (95%",
         ),
-        ([1.5, 1.52, 1.48], "iterate is 1.5 times *higher* than that of *forward* (95% interval"),
+        ([1.5, 1.52, 1.48], "iterate is 1.5 times *as high* as that of *forward* (95% interval"),
         ([1.0, 1.01, 0.99], "is about the same with such a start as that of *forward*: the ratio"),
         (
             [0.5, 2.0],
@@ -589,18 +594,24 @@ def test_a_moving_start_is_compared_with_both_rivals(kept, side):
 def test_each_optimizer_says_where_it_varies_less():
     factors = {"SGD": [5.0, 6.0, 7.0], "Adam": [0.2, 0.21, 0.19]}
     rows = [
-        {"optimizer": name, "steps": steps, "times": findings.Times.of(pd.Series(own))}
+        {"optimizer": name, "how": how, "times": findings.Times.of(pd.Series(own))}
         for name, own in factors.items()
-        for steps in ("x², consecutive steps", "x², further apart")
+        for how in ("x², about its trend", "x², from step to step")
     ]
     first, second = verdicts.optimizers_finding(pd.DataFrame(rows)).splitlines()
-    assert first.startswith("- **SGD**: Varies less backward: x², consecutive steps 5.9 (95%")
-    assert ", x², further apart 5.9 (95%" in first
-    assert second.startswith("- **Adam**: Varies *more* backward: x², consecutive steps 0.2 (95%")
+    assert first.startswith("- **SGD**: Varies less backward: x², about its trend 5.9 (95%")
+    assert ", x², from step to step 5.9 (95%" in first
+    assert second.startswith("- **Adam**: Varies *more* backward: x², about its trend 0.2 (95%")
 
 
-def test_optimizers_are_compared_over_consecutive_steps_and_apart():
-    steps = (0, 5, 10, 15, 21, 22, 23)
+@pytest.mark.parametrize(
+    ("steps", "ways"),
+    [
+        ((0, 20, 21, 22, 23), ["from step to step"]),
+        ((0, *range(3, 30, 3), 29, 30, 31), ["about its trend", "from step to step"]),
+    ],
+)
+def test_optimizers_are_compared_about_a_trend_where_enough_steps_are_there(steps, ways):
     rows = [
         {"seed": seed, "order": f"{name}, {order}", "step": step}
         | {"test_loss": (step % 4) * (0.1 if order == "backward" else 1.0) * (1 + seed)}
@@ -611,7 +622,7 @@ def test_optimizers_are_compared_over_consecutive_steps_and_apart():
     ]
     study = SimpleNamespace(table=pd.DataFrame(rows), size=SimpleNamespace(at=steps))
     found = verdicts.by_optimizer({"x²": study})
-    assert found["steps"].unique().tolist() == ["x², consecutive steps", "x², further apart"]
-    assert found["ratio"].tolist() == pytest.approx([10.0] * 6)
+    assert found["how"].unique().tolist() == [f"x², {way}" for way in ways]
+    assert found["ratio"].tolist() == pytest.approx([10.0] * 3 * len(ways))
     assert (found["above"] == 3).all()
     assert verdicts.optimizers_levels(found).count("| 0 | 6 | 0.6 |") == 3

@@ -26,6 +26,14 @@ QUANTITIES = {
 } | {f"batch_{kind}": f"{kind} on the batch applied last" for kind in ("loss", "accuracy")}
 """What can be measured of an iterate, in words."""
 
+CHOICES = {
+    ("init", "he"): "He's weights",
+    ("init", "haiku"): "Haiku's weights",
+    ("scaling", "unit"): "pixels from 0 to 1",
+    ("scaling", "image"): "each image standardised",
+}
+"""Choices of a setting, in words."""
+
 AUTHORS = {
     "paper": "the paper",
     "smith2021": "Smith et al. (2021)",
@@ -109,7 +117,8 @@ class Claim:
         known = QUANTITIES | dict(experiments.get(self.experiment[0]).quantities)
         fields = dict.fromkeys(field for each in self.settings for field in each)
         told = [known[quantity]] if len(self.quantity) > 1 else []
-        told += [f"{f} {self.settings[i].get(f, getattr(self.setting, f))}" for f in fields]
+        values = {f: self.settings[i].get(f, getattr(self.setting, f)) for f in fields}
+        told += [CHOICES.get(choice, " ".join(map(str, choice))) for choice in values.items()]
         return ", ".join(told)
 
     @property

@@ -23,18 +23,19 @@ def judged(table: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        One row for each experiment, by its title (``"Figure 4"``): the last ``step``, ``seeds``,
-        the mean ``rate`` of contraction and on how many seeds it is ``negative``, the mean
-        ``tangent`` rate, the geometric means of ``stretch``, ``moved`` and ``predictions``, on how
-        many seeds the iterate moves ``further`` and the predictions ``less`` backward, and
-        ``times``, how many times less the test loss varies (:class:`findings.Times
-        <revlib.verdicts.findings.Times>`).
+        One row for each experiment, by its title (``"Figure 4"``): the last ``step``, the ``seeds``
+        of which the motion was measured, the mean ``rate`` of contraction and on how many of them
+        it is ``negative``, the mean ``tangent`` rate, the geometric means of ``stretch``, ``moved``
+        and ``predictions``, on how many seeds the iterate moves ``further`` and the predictions
+        ``less`` backward, and ``times``, how many times less the test loss varies, on all seeds of
+        which that is known (:class:`findings.Times <revlib.verdicts.findings.Times>`).
     """
     rows = {}
-    for name, own in table.groupby("experiment"):
+    for name, both in table.groupby("experiment"):
+        own = _measured(both)
         mean = np.exp(np.log(own[["stretch", "moved", "predictions_moved"]]).mean())
         rows[name.replace("-", " ").capitalize()] = {
-            "step": own["step"].max(),
+            "step": int(own["step"].max()),
             "seeds": len(own),
             "rate": own["contraction_rate"].mean(),
             "negative": (own["contraction_rate"] < 0).sum(),
@@ -44,9 +45,14 @@ def judged(table: pd.DataFrame) -> pd.DataFrame:
             "predictions": mean["predictions_moved"],
             "further": (own["moved"] > 1).sum(),
             "less": (own["predictions_moved"] < 1).sum(),
-            "times": findings.Times.of(own["calm"]),
+            "times": findings.Times.of(both["calm"]),
         }
     return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def _measured(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the seeds of which the motion was measured."""
+    return table.dropna(subset="contraction_rate")
 
 
 def _sides(found: pd.DataFrame, *wanted: str) -> pd.Series:
@@ -64,7 +70,7 @@ def finding(table: pd.DataFrame) -> str:
     open_ = _sides(found, "open", "few", "none")
     words = (
         f"along the backward chain the maps contract on {found['negative'].sum()} of "
-        f"{counted(len(table), 'run')}"
+        f"{counted(len(_measured(table)), 'run')}"
     )
     if (less & parting).any():
         words += (
@@ -196,6 +202,7 @@ def expanding(tables: Mapping[str, pd.DataFrame]) -> str:
 
 def negative(table: pd.DataFrame) -> str:
     """Return whether a negative rate occurs, in regression and in classification, as a list."""
+    table = _measured(table)
     regression = table["experiment"].isin(REGRESSIONS)
     words = {}
     for kind, part in (("Regression", table[regression]), ("Classification", table[~regression])):

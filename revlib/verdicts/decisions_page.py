@@ -52,15 +52,21 @@ class DecisionsPage:
 
     def finding(self) -> Markdown:
         """Say what was found, in a sentence a setting."""
-        words = [
-            f"{where}: {self._smoother(where)}, but the iterate that early stopping keeps has a "
-            "test loss that is "
-            f"{findings.difference(self.kept[where]['stopped_loss'].loc[self.late])} against "
-            "forward, and a backward path misranks "
-            f"{self.misranked[where].loc['backward path', 'mean']:.0%} of the pairs of learning "
-            f"rates, averaged forward losses {self.misranked[where].loc[AVERAGED, 'mean']:.0%}"
+        words = {
+            where: findings.sentences(
+                [
+                    self._smoother(where),
+                    _kept_loss(self.stopping[where], self.late),
+                    "of the pairs of learning rates, "
+                    + ", ".join(
+                        f"*{method}* ranks {self.misranked[where].loc[method, 'mean']:.0%}"
+                        for method in ("forward", AVERAGED, "backward path")
+                    )
+                    + " the wrong way round",
+                ]
+            )
             for where in FUNCTIONS
-        ]
+        }
         looks = findings.listed(
             f"{where}, where the long run has {words}: "
             + ", ".join(f"*{c}* {found[where].loc[c, 'mean']:.0%}" for c in (AVERAGED, *LOOKS))
@@ -69,7 +75,7 @@ class DecisionsPage:
             for where in FUNCTIONS
         )
         return Markdown(
-            f"**In one sentence.** {findings.sentence(words)} On other seeds, ways to judge early "
+            f"**In short.**\n\n{findings.listed(words)}\n\nOn other seeds, ways to judge early "
             f"misrank at the same cost:\n\n{looks}"
         )
 
@@ -166,9 +172,8 @@ class DecisionsPage:
             findings.listed(
                 {
                     where: "against forward, the regret is "
-                    f"{findings.difference(found['regret'].loc[self.late])}, and the test loss of "
-                    "the kept iterate is "
-                    f"{findings.difference(found['stopped_loss'].loc[self.late])}."
+                    f"{findings.difference(found['regret'].loc[self.late])}; "
+                    f"{_kept_loss(self.stopping[where], self.late)}."
                     for where, found in self.kept.items()
                 }
             )
@@ -210,23 +215,18 @@ class DecisionsPage:
         return Markdown(findings.listed(line for w in FUNCTIONS for line in self._summed_up(w)))
 
     def _summed_up(self, where: str) -> Iterator[str]:
-        loss = self.kept[where]["stopped_loss"].loc[self.late]
         path = section_5.ends(self.ranking[where].table, "misranked", AVERAGED).loc["backward path"]
         ranked = self.misranked[where].iterrows()
         yield f"**Late switch**, {where}: {self._smoother(where)}."
-        yield (
-            f"**Early stopping**, {where}: against forward, the kept test loss is "
-            f"{findings.difference(loss)}."
-        )
+        yield (f"**Early stopping**, {where}: {_kept_loss(self.stopping[where], self.late)}.")
         shares = ", ".join(f"{row['mean']:.0%} are misranked by *{name}*" for name, row in ranked)
         yield (
             f"**Early judgement**, {where}, at {self.ranking[where].size.at[-1]} maps for each "
             f"rate: of the pairs of learning rates {shares}. The backward path's share is "
             f"{findings.difference(path)} against the averaged losses."
         )
-        kept = " and ".join(
-            f"{findings.difference(self.kept_looks[where]['stopped_loss'].loc[case])} with {words}"
-            for case, words in LOOKS.items()
+        kept = findings.sentences(
+            _kept_loss(self.watched[where], case, f"with {words}") for case, words in LOOKS.items()
         )
         misranked = "; ".join(
             f"{findings.difference(found[where].loc[case])} with {kind} if the long run has {words}"
@@ -234,7 +234,7 @@ class DecisionsPage:
             for case, kind in LOOKS.items()
         )
         yield (
-            f"**Other looks**, {where}: against forward, the kept test loss is {kept}. At "
+            f"**Other looks**, {where}: {kept} At "
             f"{self.judged[where].size.at[-1]} maps for each rate, the share of misranked pairs "
             f"is, against averaged forward losses, {misranked}."
         )
@@ -255,6 +255,14 @@ def _picked(study: dict[str, Shown]) -> dict[str, dict[str, pd.DataFrame]]:
         }
         for where, each in study.items()
     }
+
+
+def _kept_loss(each: Shown, case: str, words: str = "") -> str:
+    """Say how much lower than forward the test loss of the iterate is that early stopping keeps."""
+    last = each.table[each.table["step"] == each.table["step"].max()]
+    loss = last.pivot(index="seed", columns="order", values="stopped_loss")
+    what = "the test loss of the iterate that early stopping keeps"
+    return findings.lower(what, loss["forward"] / loss[case], ("forward", words or case))
 
 
 def _misranked(

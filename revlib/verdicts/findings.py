@@ -84,7 +84,8 @@ def times_less(factors: pd.Series) -> str:
 
 def named(quantity: str) -> str:
     """Return what a column is called in a sentence."""
-    return quantity.replace("train_", "training_").replace("_", " ")
+    words = quantity.replace("train_", "training_").replace("_by_batch", "_with_batch_statistics")
+    return words.replace("_", " ")
 
 
 def adverb(order: str) -> str:
@@ -102,7 +103,7 @@ def less(
     how: str,
     factors: pd.Series,
     orders: tuple[str, str],
-    words: tuple[str, str] = ("less", "*more*"),
+    words: tuple[str, str] = ("less", "*more*{} than"),
 ) -> str:
     """Return whether something is less with the second order than with the first.
 
@@ -115,7 +116,7 @@ def less(
     orders
         The first order and the second.
     words
-        What it is said to be on either side: less and more, say, or lower and higher.
+        What it is said to be on either side; {} is the place of `how`.
     """
     one, other = map(adverb, orders)
     down, up = words
@@ -130,7 +131,7 @@ def less(
     return {
         "above": f"{other}, {what} {verb} {factor(times.mean)} times {down}{how} than {one} "
         f"{times.interval()}",
-        "below": f"{other}, {what} {verb} {factor(1 / times.mean)} times {up}{how} than {one} "
+        "below": f"{other}, {what} {verb} {factor(1 / times.mean)} times {up.format(how)} {one} "
         f"{times.interval(inverse=True)}",
         "alike": f"{what} {verb} {same}{how} {other} as {one}: the ratio is {times}",
         "open": f"whether {what} {verb} {down}{compared} is undecided: the ratio is {times}",
@@ -140,7 +141,7 @@ def less(
 
 def lower(what: str, factors: pd.Series, orders: tuple[str, str]) -> str:
     """Return whether something is lower with the second order, as :func:`less` does."""
-    return less(what, "is", "", factors, orders, ("lower", "*higher*"))
+    return less(what, "is", "", factors, orders, ("lower", "*as high* as"))
 
 
 def varies(
@@ -160,6 +161,23 @@ def varies(
         )
     ratios = stability.compare(table, quantity, *steps, "trend", orders)
     return less(f"the {what}", "varies", "about its trend", ratios, orders)
+
+
+def steady(
+    table: pd.DataFrame, quantity: str, steps: tuple[int, int], orders: tuple[str, str]
+) -> list[str]:
+    """Return whether a quantity changes less from step to step, where only that is decided.
+
+    That is, where the seeds leave open, or say the opposite of, what :func:`varies` asks.
+    """
+    trend, change = (
+        stability.compare(table, quantity, *steps, statistic, orders)
+        for statistic in ("trend", "change")
+    )
+    side = Times.of(change).side
+    if side not in ("above", "below") or side == Times.of(trend).side:
+        return []
+    return [less(f"the {named(quantity)}", "changes", "from step to step", change, orders)]
 
 
 LESS = {"above": "yes", "below": "no, *more*", "alike": "no, as much", "open": "undecided"}
@@ -208,13 +226,21 @@ def stays_below(
             f"{named(quantity)}"
         )
     asked = Asked(orders, ((int(common[0]), int(common[-1])),), levels)
-    measured = CRITERIA["stays_below"].measure(paths, quantity, asked)
-    times = Times.of(np.exp(measured[""].groupby("seed").mean()))
+    times, first = (
+        Times.of(np.exp(CRITERIA[how].measure(paths, quantity, asked)[""].groupby("seed").mean()))
+        for how in ("stays_below", "first_below")
+    )
     count = counted(len(levels), "level")
     count += f" from {_percent(max(levels))} to {_percent(min(levels))}" if len(levels) > 1 else ""
     which = f"the {named(quantity)} stays below {count} of its start"
     takes = f"{one} takes {factor(times.mean)} times as many steps {times.interval()}"
-    return {
+    reached = {
+        "above": f"; first reached are they sooner {other}: {one} takes {factor(first.mean)} times "
+        f"as many {first.interval()}",
+        "below": f"; first reached are they sooner {one}: {other} takes {factor(1 / first.mean)} "
+        f"times as many {first.interval(inverse=True)}",
+    }
+    told = {
         "above": f"{which} sooner {other}: {takes}",
         "below": f"{which} sooner {one}: {other} takes {factor(1 / times.mean)} times as many "
         f"steps {times.interval(inverse=True)}",
@@ -223,6 +249,7 @@ def stays_below(
         "few": f"too few seeds to say in which order {which} sooner: {takes}",
         "none": f"in which order {which} sooner cannot be said",
     }[times.side]
+    return told + (reached.get(first.side, "") if first.side != times.side else "")
 
 
 def _percent(level: float) -> str:
@@ -301,6 +328,11 @@ def sentence(parts: Iterable[str]) -> str:
     return f"{first}{words[1:]}."
 
 
+def sentences(parts: Iterable[str]) -> str:
+    """Return clauses as a sentence each."""
+    return " ".join(sentence([part]) for part in parts)
+
+
 def listed(lines: Mapping[str, str] | Iterable[str]) -> str:
     """Return sentences as a list in Markdown, those of a mapping with their names in front."""
     if isinstance(lines, Mapping):
@@ -312,7 +344,8 @@ def difference(row: pd.Series) -> str:
     """Return a row of :func:`revlib.verdicts.section_5.ends` as a paired difference, in words."""
     side = row["side"] or "not different beyond chance"
     return (
-        f"{side} ({row['difference']:+.2g} ± {row['error']:.1g}; lower on {row['lower']:.0f} of "
+        f"{side} ({row['difference']:+.2g}, standard error {row['error']:.1g}; lower on "
+        f"{row['lower']:.0f} of "
         f"{counted(int(row['seeds']), 'seed')})"
     )
 

@@ -22,6 +22,11 @@ def fixed(order: Order, step: int) -> int:
     return same.index(False) if False in same else len(same)
 
 
+def length(figure: int, preset: str) -> int:
+    """Return the length of the ending that is looked at in the setting of a figure."""
+    return experiments.get(f"rivals-figure-{figure}").size(preset).parameters.length
+
+
 def calm(table: pd.DataFrame, first: int, last: int, quantity: str = "test_loss") -> pd.DataFrame:
     """Return how much less each case moves than forward training, seed by seed.
 
@@ -165,6 +170,24 @@ def taken_in(nudges: pd.DataFrame, length: int) -> str:
         factors,
         ("backward", ending),
     )
+
+
+def contracted(nudges: pd.DataFrame, length: int) -> str:
+    """Return in a sentence whether a fixed ending shrinks a change that comes before its maps.
+
+    The nudges are those of :func:`nudged`.
+    """
+    ending = f"tail({length})"
+    own = nudges[(nudges["order"] == ending) & (nudges["after"] == length)]
+    times = findings.Times.of(own["growth"])
+    words = {
+        "above": f"a change along a step has grown by their end, {times} times as large: they do "
+        "not contract",
+        "below": f"a change along a step has shrunk to {times} of its size by their end: they "
+        "contract",
+    }
+    open_ = f"whether a change along a step grows or shrinks until their end is open: {times}"
+    return findings.sentence([f"before the maps of `{ending}`, {words.get(times.side, open_)}"])
 
 
 def costly(name: str, **changes: str) -> str:

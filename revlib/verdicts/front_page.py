@@ -52,7 +52,8 @@ def opening() -> str:
         f"**{what}, one example a step, {steps:,} steps, seeds {table['seed'].min()} to "
         f"{table['seed'].max()}.** {backward} How low such a path ends "
         "is a matter of chance, one draw for each seed: at the end of an epoch no order is "
-        "lower in expectation ({prf:ref}`prop-same-law`). The whole backward curve costs "
+        "lower in expectation ({prf:ref}`prop-same-law`); between two ends, as here, backward may "
+        "be ({doc}`chapters/same-law-at-every-step`). The whole backward curve costs "
         f"{times['backward']} times as many steps. {ending} That order goes forward and always "
         f"applies the same batches last; its whole curve costs {times[tail]} times as many steps "
         "as forward ({doc}`chapters/fixed-ending`)."
@@ -104,8 +105,7 @@ def picture() -> Figure:
 def _opened() -> tuple[pd.DataFrame, str]:
     """Return the complete seeds of the front page's study, and the name of its fixed ending."""
     size = experiments.get(f"endings-figure-{OPENS_WITH}").size("paper")
-    length = experiments.get(f"rivals-figure-{OPENS_WITH}").size("paper").parameters.length
-    tail = f"tail({length})"
+    tail = f"tail({fixed_ending.length(OPENS_WITH, 'paper')})"
     table = runs.looks(f"endings-figure-{OPENS_WITH}")
     counts = table.groupby(["seed", "order"])["step"].nunique().unstack(fill_value=0)
     counts = counts.reindex(columns=[*overview.ORDERS, tail], fill_value=0)

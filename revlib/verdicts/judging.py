@@ -24,9 +24,10 @@ from revlib.verdicts.intervals import Judged
 from revlib.verdicts.stability import counted, factor
 
 VERDICTS = {
-    "reproduced": "the whole 95% interval of the effect over seeds lies on the claimed side.",
+    "reproduced": "the whole 95% interval of the effect over seeds lies on the claimed side, "
+    "however small the effect.",
     "proved": "it must hold, by a proposition of this book, whatever is measured.",
-    "contradicted": "the whole interval lies on the other side, or inside the stated band of what "
+    "contradicted": "the whole interval lies on the other side, or else inside the band of what "
     "counts as no effect (ratios: 1/1.25 to 1.25, where nothing else is stated).",
     "excluded": "it cannot hold, by a proposition of this book, whatever is measured.",
     "under-specified": "the statement leaves open what was measured; one reading of it is "
@@ -191,6 +192,9 @@ def estimate(judged: Judged, ratio: bool = True) -> str:
 def _told(effect: intervals.Effect, ratio: bool) -> str:
     low, high = effect.ends()
     method = f"; {effect.method}" if effect.method else ""
+    if np.isinf(effect.mean) and ratio:
+        seeds = counted(effect.seeds, "seed")
+        return f"no finite ratio (on most of {seeds} one of the two diverged, or does not move)"
     if (low, high) == (-np.inf, np.inf):
         none = f"(no interval from {counted(effect.seeds, 'seed')}{method})"
         return f"{_number(effect.mean, ratio, abs(effect.mean))} {none}"

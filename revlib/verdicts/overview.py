@@ -55,8 +55,9 @@ def contraction(name: str, preset: str = "paper") -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        One row for each seed of which the motion at the last step, and enough of the second half of
-        the run, are there for both orders:
+        One row for each seed of which the motion at the last step, or enough of the second half of
+        the run, is there for both orders; the other one may be not a number. No row where no seed
+        has both:
 
         - ``experiment``, ``seed``, ``step`` (at which motion was measured);
         - ``contraction_rate`` and ``tangent_contraction_rate``: rate along the backward chain
@@ -80,12 +81,15 @@ def contraction(name: str, preset: str = "paper") -> pd.DataFrame:
         stretch=backward["moved"] / backward["step_length"],
         moved=backward["moved"] / forward["moved"],
         predictions_moved=backward["predictions_moved"] / forward["predictions_moved"],
-        calm=stability.compare(late, "test_loss", *half, "trend"),
     )
-    found.insert(0, "experiment", name)
     # A tangent vector's rate may be none: it can grow beyond all numbers.
-    known = [column for column in found if column != "tangent_contraction_rate"]
-    return found.dropna(subset=known).sort_index().reset_index()
+    found = found.dropna(subset=[c for c in found if c != "tangent_contraction_rate"])
+    calm = stability.compare(late, "test_loss", *half, "trend").rename("calm")
+    if not set(found.index) & set(calm.index):
+        return pd.DataFrame()
+    found = found.join(calm, how="outer").sort_index().reset_index()
+    found.insert(0, "experiment", name)
+    return found
 
 
 def sensitivity(
@@ -238,8 +242,8 @@ def not_at_rest() -> str:
     are and about a smooth trend.
     """
     lines = [
-        f"| | mean test loss at step {HALF[0]} | at step {HALF[1]} | spread, forward / other "
-        "| about a trend |",
+        f"| | mean test loss at step {HALF[0]} | at step {HALF[1]} | spread between them, forward "
+        "/ other | about a trend |",
         "| --- | --- | --- | --- | --- |",
     ]
     for name, other in (

@@ -79,19 +79,19 @@ class Page:
         return Markdown(f"**What this page shows.**{gap}{notes.data}")
 
     def finding(self) -> Markdown:
-        """Say in a sentence for each setting what is found.
+        """Say in a few sentences for each setting what is found.
 
         Does the test loss vary less, stay below a level first, does the iterate still move?
         It is computed from what is shown, and says what is undecided, not recorded, or diverged.
         """
         found = {
-            shown.setting.data: findings.sentence(self._found(name))
+            shown.setting.data: findings.sentences(self._found(name))
             for name, shown in self.shown.items()
         }
         if len(found) == 1:
             [words] = found.values()
-            return Markdown(f"**In one sentence.** {words}{self._small()}")
-        return Markdown(f"**In one sentence each.**{self._small()}\n\n{findings.listed(found)}")
+            return Markdown(f"**In short.** {words}{self._small()}")
+        return Markdown(f"**In short.**{self._small()}\n\n{findings.listed(found)}")
 
     def summary(self) -> Markdown:
         """Say in a list what is found in each setting, with its numbers, computed as `finding`."""
@@ -316,9 +316,10 @@ class Page:
 
     def _found(self, name: str) -> list[str]:
         """Return what is found in one of the settings: a clause a question."""
-        table = self.shown[name].table
+        table, steps = self.shown[name].table, self._range(name)
         return [
-            findings.varies(table, "test_loss", self._range(name), self.orders),
+            *findings.steady(table, "test_loss", steps, self.orders),
+            findings.varies(table, "test_loss", steps, self.orders),
             *self._sooner(name)[:1],
             self._moves(name),
             *([findings.diverged(table)] if len(stability.divergence(table)) else []),

@@ -258,7 +258,8 @@ def sentence() -> str:
     ]
     return (
         "If you want a smooth curve for less: from step to step at the end, against forward "
-        f"training, {'; '.join(ends)}. The first two cost one forward run; the whole backward path "
+        f"training, which ends with a test loss of {table.loc['forward', 'loss']:.2f}, "
+        f"{'; '.join(ends)}. The first two cost one forward run; the whole backward path "
         f"costs {stability.rounded(table.loc['backward', 'path'])} forward runs (MLP on "
         "Fashion-MNIST)."
     )

@@ -209,20 +209,24 @@ RESET = "reset when better"
 
 def reset_lines(studies: Mapping[str, Shown]) -> list[str]:
     """Return how a start that moves only when it pays compares with its rivals: a line a rival."""
-    lines = []
-    for where, each in studies.items():
-        cost = ends(each.table, "cost", "forward")["mean"]
-        last = each.table[each.table["step"] == each.table["step"].max()]
-        loss = last.pivot(index="seed", columns="order", values="kept_loss")
-        for rival in ("forward", "forward when better"):
-            clause = findings.lower(
-                "the test loss of the best iterate",
-                loss[rival] / loss[RESET],
-                (f"that of *{rival}*", "with such a start"),
-            )
-            price = f"{cost[RESET] / cost[rival]:.1f} times the cost"
-            lines.append(f"{where}: {clause}, at {price}")
-    return lines
+    return [
+        f"{where}: {_reset(each.table, rival)[1]}"
+        for where, each in studies.items()
+        for rival in ("forward", "forward when better")
+    ]
+
+
+def _reset(table: pd.DataFrame, rival: str) -> tuple[findings.Times, str]:
+    """Return how many times lower the loss ends with such a start, and that in words."""
+    last = table[table["step"] == table["step"].max()]
+    loss, cost = (
+        last.pivot(index="seed", columns="order", values=q) for q in ("kept_loss", "cost")
+    )
+    factors, prices = loss[rival] / loss[RESET], cost.mean()
+    pair = (f"that of *{rival}*", "with such a start")
+    clause = findings.lower("the test loss of the best iterate", factors, pair)
+    words = f"{clause}, at {prices[RESET] / prices[rival]:.1f} times the cost"
+    return findings.Times.of(factors), words
 
 
 def kept(study: Shown) -> str:
@@ -252,30 +256,30 @@ def by_optimizer(studies: Mapping[str, Shown]) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        A row for each task (``where``), range of ``steps`` and ``optimizer``: ``times``, how many
-        times less (:class:`revlib.verdicts.findings.Times`), with its ``ratio``, ``low`` and
-        ``high``; on how many of the ``seeds`` it is ``above`` 1; the mean test loss at the
-        ``start``, and ``forward`` and ``backward`` at the last step, with the paired ``difference``
-        and its standard ``error``.
+        A row for each task (``where``), way to look at it (``how``: about its trend, if enough
+        steps are there, and from step to step) and ``optimizer``: ``times``, how many times less
+        (:class:`revlib.verdicts.findings.Times`), with its ``ratio``, ``low`` and ``high``; on how
+        many of the ``seeds`` it is ``above`` 1; the mean test loss at the ``start``, and
+        ``forward`` and ``backward`` at the last step, with the paired ``difference`` and its
+        standard ``error``.
     """
     rows = []
     for where, each in studies.items():
-        steps = set(each.size.at) - {0}
-        apart = {n for n in steps if not {n - 1, n + 1} & steps}
-        spans = {f"{where}, consecutive steps": steps - apart}
-        if len(apart) > 2:
-            spans[f"{where}, further apart"] = apart
-        for span, own in spans.items():
-            inside = each.table[each.table["step"].isin(own)]
+        steps = sorted(set(each.size.at) - {0})
+        span = steps[0], steps[-1]
+        ways = {f"{where}, about its trend": "trend", f"{where}, from step to step": "change"}
+        for how, statistic in ways.items():
+            if statistic == "trend" and not stability.covered(steps, *span):
+                continue
             for name in optimizers(1.0):
                 pair = f"{name}, forward", f"{name}, backward"
-                ratios = stability.compare(inside, "test_loss", min(own), max(own), orders=pair)
+                ratios = stability.compare(each.table, "test_loss", *span, statistic, pair)
                 times = findings.Times.of(ratios)
                 last = ends(each.table, "test_loss", pair[0]).loc[list(pair)]
                 rows.append(
                     {
                         "where": where,
-                        "steps": span,
+                        "how": how,
                         "optimizer": name,
                         "times": times,
                         "ratio": times.mean,
@@ -310,7 +314,7 @@ def optimizers_finding(measured: pd.DataFrame) -> str:
         sides = own["times"].map(lambda times: _SIDES[times.side])
         clauses = []
         for side, rows in own.groupby(sides, sort=False):
-            where = ", ".join(f"{row.steps} {row.times}" for row in rows.itertuples())
+            where = ", ".join(f"{row.how} {row.times}" for row in rows.itertuples())
             clauses.append(f"{side}: {where}")
         lines[name] = findings.sentence(clauses)
     return findings.listed(lines)
@@ -337,88 +341,63 @@ def sentences() -> str:
     ``paper``; a sentence for which they are missing says so.
     """
     lines = []
-    for (name, tell), (other, tell_more) in (
-        (("windows-figure-4", _on_calm), ("windows-figure-7", _calm_too)),
-        (("reset-figure-4", _on_loss), ("reset-figure-7", _loss_too)),
-        (("ranking-figure-4", _on_judging), ("ranking-figure-5", _judging_too)),
+    for tell, study, figures in (
+        (_on_calm, "endings", (4, 7)),
+        (_on_loss, "reset", (4, 7)),
+        (_on_judging, "ranking", (4, 5)),
     ):
-        one, more = (runs.shown(each, "paper") for each in (name, other))
-        line = tell(one.table) if one.preset == "paper" else f"Not yet run: `revlib run {name}`."
-        lines.append(line + (tell_more(more.table) if more.preset == "paper" else ""))
+        shown = {figure: runs.shown(f"{study}-figure-{figure}", "paper") for figure in figures}
+        stored = {figure: each.table for figure, each in shown.items() if each.preset == "paper"}
+        missing = f"Not yet run: `revlib run {study}-figure-{figures[0]}`."
+        lines.append(tell(stored) if stored else missing)
     return findings.listed(lines)
 
 
-def _on_calm(table: pd.DataFrame) -> str:
-    found = windows(table)
-    own = found[found["order"] == "windowed(50)"]
-    spread = findings.less(
-        "it", "varies", "about its trend over several windows", own["trend"], _windows(own)
-    )
+WHERE = {4: "learning x²", 5: "learning cos 10x", 7: "on Fashion-MNIST"}
+"""What is trained in the setting of a figure."""
+
+
+def _on_calm(tables: Mapping[int, pd.DataFrame]) -> str:
+    clauses = []
+    for figure, table in tables.items():
+        length, last = fixed_ending.length(figure, "paper"), table["step"].max()
+        changes = fixed_ending.calm(table, last // 2, last).set_index("order")["change"]
+        pair = ("forward", f"tail({length})")
+        calm = findings.less("the test loss", "changes", "", changes.loc[[pair[1]]], pair)
+        clauses.append(f"{WHERE[figure]}, {calm}, and a look costs {length} steps")
     return (
-        "If you need the iterates themselves, and none that jumps from one step to the next, try "
-        f"backward in windows of 50 steps: {_jumps(own)}; {spread} (MLP learning x²)."
+        "If you need iterates of the constant rate, and none that jumps, let the same batches come "
+        f"last before every look: from one look to the next, {'; '.join(clauses)} "
+        "({doc}`chapters/fixed-ending`)."
     )
 
 
-def _windows(own: pd.DataFrame) -> tuple[str, str]:
-    return "forward", own["order"].iloc[0]
-
-
-def _jumps(own: pd.DataFrame) -> str:
-    """Return what a window does to the changes from step to step, and what it costs."""
-    calm = findings.less(
-        "the test loss", "changes", "from step to step", own["change"], _windows(own)
-    )
-    return f"{calm}, at {stability.rounded(own['cost'].iloc[0])} times the cost"
-
-
-def _on_loss(table: pd.DataFrame) -> str:
-    loss, cost = (ends(table, q, "forward") for q in ("kept_loss", "cost"))
-    ratio, price = (
-        found.loc[RESET, "mean"] / found.loc["forward", "mean"] for found in (loss, cost)
-    )
-    advice = "try" if loss.loc[RESET, "side"] == "lower" else "do not look for"
+def _on_loss(tables: Mapping[int, pd.DataFrame]) -> str:
+    found = {figure: _reset(table, "forward") for figure, table in tables.items()}
+    lower = all(times.side == "above" for times, _ in found.values())
+    clauses = [f"{WHERE[figure]}, {words}" for figure, (_, words) in found.items()]
     return (
-        f"If you want a lower loss, {advice} it in the order: "
-        "backward from a start that moves only when that lowers the validation loss, the best "
-        f"iterate has {stability.rounded(ratio)} times the test loss of the best iterate of "
-        f"forward training, at {stability.rounded(price)} times the cost (MLP learning "
-        f"x²; lower on {loss.loc[RESET, 'lower']} of "
-        f"{stability.counted(int(loss.loc[RESET, 'seeds']), 'seed')})."
+        f"If you want a lower loss, {'try' if lower else 'do not look for'} it in the order. "
+        "Going backward from a start that moves only when that lowers the validation loss: "
+        f"{'; '.join(clauses)}."
     )
 
 
-def _on_judging(table: pd.DataFrame) -> str:
-    seeds = stability.counted(table["seed"].nunique(), "seed")
+def _on_judging(tables: Mapping[int, pd.DataFrame]) -> str:
+    found = {figure: ends(table, "misranked", "forward") for figure, table in tables.items()}
+    worse = [m for m in METHODS if all(each.loc[m, "side"] == "higher" for each in found.values())]
+    clauses = []
+    for figure, each in found.items():
+        shares = ", ".join(f"*{m}* {100 * each.loc[m, 'mean']:.0f}%" for m in METHODS)
+        clauses.append(
+            f"{WHERE[figure]} {shares} ({stability.counted(int(each['seeds'].max()), 'seed')})"
+        )
+    maps = max(table["step"].max() for table in tables.values())
+    advice = "we cannot tell you in which order"
+    if worse:
+        names = " or ".join(f"*{m}*" for m in worse)
+        advice = f"do not do it by {names}, which does worse than *forward*; beyond that, {advice}"
     return (
-        "If you want to rank learning rates early, we cannot tell you in which order: with "
-        f"{table['step'].max()} maps for each rate, {_best(table, ' learning x²')} ({seeds})."
+        f"If you want to rank learning rates early, {advice}. With {maps} maps for each rate, so "
+        f"many pairs come out the wrong way round (50% by guessing): {'; '.join(clauses)}."
     )
-
-
-def _calm_too(table: pd.DataFrame) -> str:
-    """Return the same of the longest window on the other task, so that neither stands alone."""
-    found = windows(table)
-    own = found[found["cost"] == found["cost"].max()]
-    return f" On Fashion-MNIST, {_jumps(own)}."
-
-
-def _loss_too(table: pd.DataFrame) -> str:
-    loss = ends(table, "kept_loss", "forward")
-    ratio = loss.loc[RESET, "mean"] / loss.loc["forward", "mean"]
-    return (
-        f" On Fashion-MNIST it is {ratio:.2f} times, lower on {loss.loc[RESET, 'lower']} of "
-        f"{stability.counted(int(loss.loc[RESET, 'seeds']), 'seed')}."
-    )
-
-
-def _judging_too(table: pd.DataFrame) -> str:
-    return f" On cos 10x {_best(table)}."
-
-
-def _best(table: pd.DataFrame, what: str = "") -> str:
-    """Return which method misranks the fewest pairs, and how many each of them does."""
-    wrong = ends(table, "misranked", "forward")["mean"]
-    best, share = wrong.idxmin(), {method: f"{100 * part:.0f}%" for method, part in wrong.items()}
-    others = ", ".join(f"*{method}* {share[method]}" for method in METHODS if method != best)
-    return f"*{best}* errs least{what}, on {share[best]} of the pairs, {others}"

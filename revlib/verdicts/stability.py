@@ -153,7 +153,9 @@ def rounded(value: float) -> str:
 
 
 def factor(value: float) -> str:
-    """Return a factor in two digits; in three near 1, where two would hide it."""
+    """Return a factor in two digits; in more near 1, where two would hide it."""
+    if 0.9 < value < 1.1:
+        return f"{value:.3f}"
     return f"{value:.3g}" if 0.5 < value < 2 else rounded(value)
 
 

@@ -7,7 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 
-from revlib import runs
+from revlib import experiments, runs
 from revlib.verdicts import claims, findings, intervals, overview
 from revlib.verdicts.claims import AUTHORS, RATIO
 from revlib.verdicts.effects import CRITERIA
@@ -126,20 +126,24 @@ def _has_fixed_ending(claim: claims.Claim) -> bool:
 def _at_rest(asked: list[claims.Claim]) -> str:
     """Return how far one more step still moves the second order's iterate, at the last look.
 
-    Of the first of the studies that claims are about with the most seeds.
+    Of the first of the studies that claims are about with the most seeds, of those that were looked
+    at in the second half of the run if there are any: that an iterate moves before proves nothing.
     """
     orders = {claim.experiment[0]: claim.orders for claim in reversed(asked)}
-    found = [
-        findings.moved(runs.looks(f"motion-{name}"), orders[name]) for name in reversed(orders)
-    ]
-    times, step = max(found, key=lambda each: each[0].seeds if each[0] else 0)
-    if times is None:
+    found = []
+    for name in reversed(orders):
+        times, step = findings.moved(runs.looks(f"motion-{name}"), orders[name])
+        end = experiments.get(name).size("paper").steps
+        if times is not None:
+            found.append((step >= end / 2, times.seeds, times, f"{step:,} of {end:,}"))
+    if not found:
         return "? not yet run"
-    mark = {True: "✓", False: "✗", None: "?"}[findings.rests(times)]
+    late, _, times, where = max(found, key=lambda each: each[:2])
+    mark = {True: "✓", False: "✗", None: "?"}[findings.rests(times)] if late else "?"
     decides = times.seeds >= intervals.FEWEST
     ends = f" ({factor(times.low)} to {factor(times.high)})" if decides else ""
     found = f"{factor(times.mean)}{ends}, {counted(times.seeds, 'seed')}"
-    return f"{mark} at step {step:,}: {found}"
+    return f"{mark} at step {where}: {found}"
 
 
 def _cells(rows: list[Verdict], chosen: Callable[[claims.Claim], bool]) -> str:
@@ -191,23 +195,30 @@ def of_chapter(chapter: str) -> str:
             *(
                 f"| {row.claim.statement} ({_source(row.claim)}) | **{row.verdict}** "
                 f"{why.get(row.claim.excluded_by or row.claim.proved_by, '')} | {row.seeds} "
-                f"| {row.steps:,} | {row.evidence} |"
+                f"| {_steps(row)} | {row.evidence} |"
                 for row in rows
             ),
             "",
             *(f"- **{name.replace('_', ' ')}**: {CRITERIA[name].rule}" for name in used),
             "",
-            f"*Reproduced*: the whole 95% interval of the effect over the seeds lies above zero. "
-            f"*Contradicted*: it lies below, or inside the band of no effect (ratios: 1/{RATIO:g} "
-            f"to {RATIO:g}, where nothing else is stated); a claim of k parts is contradicted by "
-            f"one of them, at a level of 5%/k. Anything else is *undecided*, and fewer than "
-            f"{intervals.FEWEST} seeds are *too few*.",
+            f"*Reproduced*: the whole 95% interval of the effect over the seeds lies above zero, "
+            f"however small the effect. *Contradicted*: it lies below, or else inside the band of "
+            f"no effect (ratios: 1/{RATIO:g} to {RATIO:g}, where nothing else is stated); a claim "
+            f"of k parts is contradicted by one of them, at a level of 5%/k. Anything else is "
+            f"*undecided*, and fewer than {intervals.FEWEST} seeds are *too few*.",
             "",
             f"Judged from the stored results {', '.join(f'`{file}`' for file in files)}."
             if files
             else "No results are stored from which they could be judged.",
         ]
     )
+
+
+def _steps(row: Verdict) -> str:
+    """Return at how many steps of which range a claim is judged."""
+    steps = row.claim.needed()
+    ends = f" from {steps[0]:,} to {steps[-1]:,}" if len(steps) > 1 else f" ({steps[0]:,})"
+    return f"{row.steps:,}{ends if row.steps else ''}"
 
 
 def _found(row: Verdict) -> str:
@@ -255,13 +266,13 @@ def _grouped(rows: list[Verdict]) -> dict[str, list[Verdict]]:
 
 def _by_chance(rows: list[Verdict]) -> str:
     """Say how many verdicts chance alone would give."""
-    decided = [row for row in rows if row.verdict in DECIDED]
+    tested = sum(row.verdict in (*DECIDED, "undecided") for row in rows)
     error = 1 - intervals.CONFIDENCE
     return (
-        f"{len(decided)} of these verdicts are decided by an interval over seeds. Each of them is "
-        f"wrong by chance with a probability of at most {100 * error:.0f}%: up to "
-        f"{math.ceil(len(decided) * error)} are to be expected wrong. Claims about one setting "
-        "rest on the same runs, and go wrong together."
+        f"{tested} of these claims are judged by an interval over seeds, each at a level of "
+        f"{100 * error:.0f}%: if none of them had anything to it, chance alone would still make "
+        f"up to {math.ceil(tested * error)} look as if they had, one way or the other. Claims "
+        "about one setting rest on the same runs, and go wrong together."
     )
 
 

@@ -86,16 +86,13 @@ def diverged(table: pd.DataFrame) -> str:
 def finding(table: pd.DataFrame) -> str:
     """Return in a sentence on how many variants the test loss varies less backward."""
     done = table[table["state"] != "not yet run"]
-    chosen = done[learned(done)]
-    found = verdicts(_variants(done))
-    recorded = found != "not recorded"
+    found = verdicts(_variants(done[learned(done)]))
+    counts = found[found != "not recorded"].value_counts()
+    others = [f"{word} on {counts[word]}" for word in _WORDS if word in counts]
     return (
-        f"Of {_number(done)} of initialisation and input scaling, it is recorded on "
-        f"{recorded.sum()} how much the test loss varies about its trend; on "
-        f"{(found == _SIDES['above']).sum()} of them it varies less backward. In full, "
-        f"{_counted(done)}. Of "
-        f"the {len(_variants(chosen))} that learned something, {_counted(chosen)}. "
-        f"{findings.sentence([diverged(done)])}"
+        f"Of {_number(done)} of initialisation and input scaling, {len(found)} learned something, "
+        f"and of {counts.sum()} of these it is recorded how much the test loss varies about its "
+        f"trend: {', '.join(others)}. {findings.sentence([diverged(done)])}"
     )
 
 
