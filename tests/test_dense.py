@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from revlib import Task, backward, forward, tail, trajectory
 from revlib.training import models, sweep
 from revlib.training.dense import DenseTrainer, applies
-from revlib.training.maps import Trainer
+from revlib.training.maps import StepError, Trainer
 
 STEPS = 13
 SGD = partial(torch.optim.SGD, lr=0.2)
@@ -251,6 +251,43 @@ def test_probabilities_as_targets_are_left_to_the_eager_strategy():
     problem = changed(batches=[(x, torch.full((4, 3), 1 / 3, dtype=torch.float64))] * 3)
     assert not applies(problem)
     trajectory(problem, backward(), 3)
+
+
+ODD = {
+    "more features": lambda x, y: (torch.cat([x, x], -1), y),
+    "fewer features": lambda x, y: (x[..., :3], y),
+    "single precision": lambda x, y: (x.float(), y),
+    "bytes": lambda x, y: (x.byte(), y),
+    "labels as bytes": lambda x, y: (x, y.byte()),
+    "soft labels": lambda x, y: (x, F.one_hot(y, 3).double()),
+    "no such class": lambda x, y: (x, y + 7),
+    "flat": lambda x, y: (x[:, 0], y),
+    "no example": lambda x, y: (x[:0], y[:0]),
+    "one label too few": lambda x, y: (x, y[:-1]),
+    "one label for all": lambda x, y: (x, y[0]),
+    "values without a column": lambda x, y: (x, y[:, 0]),
+    "one row of values for all": lambda x, y: (x, y[:1]),
+    "no tensors": lambda x, y: ([x], y),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Using a target size")
+@pytest.mark.parametrize("odd", ODD)
+def test_a_later_batch_of_another_kind_is_taken_or_refused_as_the_plain_loop_does(odd):
+    problem = task("values", (5, 4, 1)) if "values" in odd else task()
+    problem.batches[9] = ODD[odd](*problem.batches[9])  # not the first: that was tried
+
+    def outcome(strategy):
+        try:
+            return trajectory(problem, backward(), STEPS, [8, 11, 12], strategy=strategy)
+        except StepError as error:
+            return str(error)
+
+    dense, eager = outcome("dense"), outcome("eager")
+    if isinstance(eager, str):
+        assert dense == eager
+    else:
+        pd.testing.assert_frame_equal(dense, eager, rtol=1e-12)
 
 
 def test_an_unknown_strategy_is_refused_with_the_valid_ones():

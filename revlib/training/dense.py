@@ -7,7 +7,8 @@ and the weights are updated by the product that makes their gradient, so that th
 never stored.
 
 What is computed is one step of plain SGD, exactly as :class:`revlib.training.maps.Trainer` takes
-it, up to the order in which sums are taken.
+it, up to the order in which sums are taken. A batch that is of another kind than the first (other
+features, soft labels, another type of numbers) is left to that class, step and refusal alike.
 
 How a library adds up a product depends on where its operands lie in memory: to the cache line. So
 where chains are stacked, every width is filled up with zeros to whole cache lines. Then each chain
@@ -17,14 +18,16 @@ lies like the first, and its bits depend neither on how many there are nor on wh
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from revlib.training.maps import TrainingState, learning_rate
-from revlib.training.tasks import Task
+from revlib.training.maps import Trainer, TrainingState, learning_rate
+from revlib.training.tasks import Batch, Task
 
 STACK_BYTES = 6 * 2**20
 """How large the stacked parameters may become: about what a core's caches hold.
@@ -63,6 +66,7 @@ class DenseTrainer:
         self._layers = _layers(self._model)
         self._gradient = _gradient(task, self._layers)
         self._h = learning_rate(task)
+        self._forms = [_form(part) for part in task.batch(1)]
         size = sum(p.numel() * p.element_size() for p in self._model.parameters())
         self.chains = max(1, min(64, STACK_BYTES // size))
         # Weights with the inputs first, (chains, inputs, outputs): a step is then three products.
@@ -107,10 +111,36 @@ class DenseTrainer:
         """Return what is measured at the present state of a chain."""
         return self.task.evaluate(self.model(chain), last)
 
-    @torch.inference_mode()
     def apply(self, n: int, chains: int = 1) -> None:
-        """Apply the map ``T_n`` to the first chains: one step of SGD on the n-th batch."""
-        inputs, targets = self.task.batch(n)
+        """Apply the map ``T_n`` to the first chains: one step of SGD on the n-th batch.
+
+        Raises
+        ------
+        StepError
+            If the batch cannot be trained on.
+        """
+        batch = self.task.batch(n)
+        inputs, targets = batch
+        usual = [_form(part) for part in batch] == self._forms
+        usual = usual and inputs.shape[:1] == targets.shape[:1] != (0,)
+        if not (usual and self._step(inputs, targets, chains)):
+            self._plain_step(n, batch, chains)
+
+    def _plain_step(self, n: int, batch: Batch, chains: int) -> None:
+        """Let the plain loop take a step, or say why it cannot."""
+        for chain in range(chains):
+            parameters = self.model(chain).named_parameters()
+            self._plain.load(TrainingState({name: p.detach() for name, p in parameters}))
+            self._plain.advance(n, batch)
+            self.load(self._plain.state(), chain)
+
+    @functools.cached_property
+    def _plain(self) -> Trainer:
+        return Trainer(self.task)
+
+    @torch.inference_mode()
+    def _step(self, inputs: torch.Tensor, targets: torch.Tensor, chains: int) -> bool:
+        """Take a step on a batch like the first, and return whether that was possible."""
         inputs = _wide(inputs.flatten(1), self._weights[0].shape[1])
         activations = [inputs.expand(chains, -1, -1)]
         weights = [weight[:chains] for weight in self._weights]
@@ -118,7 +148,10 @@ class DenseTrainer:
         for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
             activations.append(torch.baddbmm(bias, activations[-1], weight).relu_())
         outputs = torch.baddbmm(biases[-1], activations[-1], weights[-1])
-        delta = self._gradient(outputs[..., : self._layers[-1].out_features], targets)
+        try:
+            delta = self._gradient(outputs[..., : self._layers[-1].out_features], targets)
+        except RuntimeError:  # there is no such class
+            return False
         delta = _wide(delta, outputs.shape[-1])
         for layer in reversed(range(len(weights))):
             below = activations[layer]
@@ -129,6 +162,14 @@ class DenseTrainer:
             weights[layer].baddbmm_(below.mT, delta, alpha=-self._h)
             biases[layer].sub_(delta.sum(1, keepdim=True), alpha=self._h)
             delta = onward
+        return True
+
+
+def _form(part: Any) -> tuple[Any, ...] | None:
+    """Return what has to be alike in all batches, but for the number of examples."""
+    if not isinstance(part, torch.Tensor):
+        return None
+    return part.shape[1:], part.dtype, part.layout, part.device
 
 
 def _wide(rows: torch.Tensor, width: int) -> torch.Tensor:
