@@ -266,6 +266,7 @@ ODD = {
     "one label too few": lambda x, y: (x, y[:-1]),
     "one label for all": lambda x, y: (x, y[0]),
     "values without a column": lambda x, y: (x, y[:, 0]),
+    "no values": lambda x, y: (x[:0], y[:0]),
     "one row of values for all": lambda x, y: (x, y[:1]),
     "no tensors": lambda x, y: ([x], y),
 }
@@ -275,7 +276,7 @@ ODD = {
 @pytest.mark.parametrize("odd", ODD)
 def test_a_later_batch_of_another_kind_is_taken_or_refused_as_the_plain_loop_does(odd):
     problem = task("values", (5, 4, 1)) if "values" in odd else task()
-    problem.batches[9] = ODD[odd](*problem.batches[9])  # not the first: that was tried
+    problem.batches[10] = ODD[odd](*problem.batches[10])  # the first ones were tried
 
     def outcome(strategy):
         try:
