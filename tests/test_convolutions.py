@@ -1,6 +1,8 @@
 """The convolutional strategy against the definition, in double precision, and when it applies."""
 
+import copy
 import itertools
+import random
 from functools import partial
 
 import numpy as np
@@ -17,7 +19,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 from revlib import Task, backward, trajectory
 from revlib.training import convolutions, models, sweep
 from revlib.training.convolutions import ConvolutionTrainer, applies
-from revlib.training.maps import Trainer
+from revlib.training.maps import StepError, Trainer
 
 STEPS = 4
 SGD = partial(torch.optim.SGD, lr=0.1)
@@ -155,6 +157,7 @@ def test_the_bits_do_not_depend_on_workers_nor_on_what_else_is_recorded(workers)
 def test_the_gradient_of_a_product_is_not_stored():
     problem = task(small())
     trainer = ConvolutionTrainer(problem)
+    trainer.load(trainer.state())
     trainer.apply(1)
     stored = {name for name, p in trainer.model().named_parameters() if p.grad is not None}
     assert stored == {name for name, _ in problem.model.named_parameters()} - {"2.weight"}
@@ -293,22 +296,99 @@ def test_what_is_not_certain_is_left_alone_and_the_rest_is_rewritten(layer, prod
 
 
 class Later(nn.Module):
-    """Uses a layer twice, but only from its second step on."""
+    """Does something to a layer, or with it, but only from its second step on."""
 
-    def __init__(self):
+    def __init__(self, act, kernel=3):
         super().__init__()
-        self.layer, self.steps = nn.Conv2d(2, 2, 3, padding=1), 0
+        self.layer, self.act, self.steps = nn.Conv2d(2, 2, kernel, padding=kernel // 2), act, 0
 
     def forward(self, x):
         self.steps += self.training
-        return self.layer(self.layer(x) if self.steps > 1 else x)
+        acted = self.act(self, x) if self.training and self.steps > 1 else None
+        return self.layer(x) if acted is None else acted
 
 
-def test_a_second_use_that_could_not_be_foreseen_is_refused():
-    trainer = ConvolutionTrainer(task(headed(Later(), nn.Conv2d(2, 8, 1)), (4, 4)))
+def stretched(model, x):
+    model.layer.stride = 2
+
+
+def frozen_by_turns(model, x):
+    model.layer.weight.requires_grad_(model.steps % 2 == 1)
+
+
+def replaced(model, x):
+    model.layer.weight.data = model.layer.weight.clone().clamp(-0.1, 0.1)
+
+
+def watched(model, x):
+    if model.steps == 2:
+        model.layer.weight.register_hook(lambda gradient: gradient / 2)
+
+
+def beside_a_copy(model, x):
+    teacher = copy.deepcopy(model.layer)
+    return model.layer(x) + teacher(x).tanh() + teacher.requires_grad_(False)(x)
+
+
+ACTS = [stretched, frozen_by_turns, replaced, watched, beside_a_copy]
+
+
+@pytest.mark.parametrize("kernel", [1, 3], ids=["pointwise", "gathered"])
+@pytest.mark.parametrize("act", ACTS, ids=lambda act: act.__name__)
+def test_what_changes_later_is_left_to_the_library(act, kernel):
+    problem = task(headed(Later(act, kernel), nn.Conv2d(2, 8, 1)), (4, 4))
+    trainers = Trainer(problem), ConvolutionTrainer(problem)
+    for n in range(1, STEPS + 1):
+        for trainer in trainers:
+            trainer.apply(n)
+        expected, found = (trainer.state().model for trainer in trainers)
+        for name, value in expected.items():
+            np.testing.assert_allclose(found[name], value, 1e-9, 1e-12, err_msg=name)
+
+
+def twice(model, x):
+    return model.layer(model.layer(x))
+
+
+def on_attacked_inputs(model, x):
+    x = x.requires_grad_()
+    (slope,) = torch.autograd.grad(model.layer(x).square().sum(), x)
+    return model.layer(x + 0.1 * slope.sign())
+
+
+def penalised(model, x):
+    y = model.layer(x.requires_grad_())
+    (slope,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+    return y + slope.square().mean()
+
+
+@pytest.mark.parametrize("kernel", [1, 3], ids=["pointwise", "gathered"])
+@pytest.mark.parametrize("act", [twice, on_attacked_inputs, penalised], ids=lambda a: a.__name__)
+def test_a_second_gradient_that_could_not_be_foreseen_is_refused(act, kernel):
+    problem = task(headed(Later(act, kernel), nn.Conv2d(2, 8, 1)), (4, 4))
+    trainer = ConvolutionTrainer(problem)
     trainer.apply(1)
-    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+    with pytest.raises(StepError, match='batch 2 failed.*Pass strategy="eager", which can'):
         trainer.apply(2)
+    problem.model = headed(Later(act, kernel), nn.Conv2d(2, 8, 1)).double()
+    trajectory(problem, backward(), 3, strategy="eager")
+
+
+class Drawing(nn.Module):
+    """Draws from all global generators."""
+
+    def forward(self, x):
+        return x + random.random() + np.random.rand() + torch.rand(())
+
+
+def test_to_try_it_takes_no_random_numbers():
+    def states():
+        return random.getstate(), str(np.random.get_state()), torch.get_rng_state().tolist()
+
+    problem = task(headed(Drawing(), nn.Conv2d(2, 8, 1)), (4, 4))
+    before = states()
+    applies(problem)
+    assert states() == before
 
 
 def hooked(kind):
@@ -348,6 +428,31 @@ class Viewed(nn.Module):
 
     def forward(self, x):
         return x.view(len(x), -1)
+
+
+class Halved(nn.Module):
+    """Compares two halves of a batch."""
+
+    def forward(self, x):
+        one, other = x.chunk(2)
+        return torch.cat([one - other.mean(0), other])
+
+
+class Taught(nn.Module):
+    """Makes a teacher of itself when it is used first."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.teacher = nn.Conv2d(2, 8, 1), None
+
+    def forward(self, x):
+        if self.teacher is None:
+            self.teacher = copy.deepcopy(self.layer).requires_grad_(False)
+        return self.layer(x) + self.teacher(x)
+
+
+def by_batch(*after):
+    return nn.Sequential(nn.Flatten(), nn.Linear(40, 4), *after, nn.Linear(4, 3))
 
 
 def flattened(module):
@@ -391,6 +496,16 @@ def on_some(parameters):
         (flattened(Viewed()), SGD),
         (flattened(nn.Flatten()), SGD),
         (nn.Sequential(nn.Flatten(), nn.Linear(40, 3), nn.Tanh()), SGD),
+        # None of these takes one example.
+        (
+            nn.Sequential(
+                nn.Conv2d(2, 2, 1), by_batch(nn.BatchNorm1d(4, track_running_stats=False))
+            ),
+            SGD,
+        ),
+        (by_batch(nn.BatchNorm1d(4, track_running_stats=False)), SGD),
+        (headed(nn.Conv2d(2, 8, 1), Halved()), SGD),
+        (headed(Taught()), SGD),
     ],
 )
 def test_it_does_not_apply_and_the_eager_strategy_takes_over(model, optimizer):

@@ -24,8 +24,10 @@ axis, pads with anything but zeros, or is of a class of its own. With momentum, 
 another optimizer a dead tap may move too, by a rule of its own: there the strategy does not apply
 at all, nor where anything has a hook, which could ask for a gradient. Neither does it where its
 first step differs from the plain one; that is tried in double precision, since a module can do what
-cannot be foreseen, such as to draw random numbers in the order of the memory. One that uses a layer
-twice in a later step only makes that step fail, and needs ``strategy="eager"``.
+cannot be foreseen, such as to draw random numbers in the order of the memory. What changes later is
+looked at in each step: a convolution that is frozen then, or gets another stride, weight or hook,
+is left to the library. One that is used twice in a later step only, or through which a gradient is
+taken besides that of the step, makes that step fail, and needs ``strategy="eager"``.
 
 Tried and dropped, since they gained little or nothing: products for more positions, oneDNN's
 products in the place of MKL's, other chunks for evaluation, and an allocator that keeps its memory.
@@ -44,8 +46,8 @@ import pandas as pd
 import torch
 from torch import nn
 
-from revlib.training import trials
-from revlib.training.maps import Trainer, learning_rate
+from revlib.training import mementos, trials
+from revlib.training.maps import StepError, Trainer, learning_rate
 from revlib.training.tasks import Task
 
 POSITIONS = 16
@@ -61,10 +63,16 @@ def applies(task: Task) -> bool:
     It does for any module on the processor, under plain SGD (no momentum, no weight decay), with at
     least one convolution that becomes a product (see the module's text). The first step is tried.
     """
+    if not any(type(module) is nn.Conv2d for module in task.model.modules()):
+        return False
     inputs = task.batch(1)[0]
     if inputs.device.type != "cpu" or learning_rate(task) is None or _hooked(task.model):
         return False
-    return bool(_products(task.model, inputs)) and trials.same_first_step(task, ConvolutionTrainer)
+    try:
+        found = bool(_products(task.model, inputs))
+        return found and trials.same_first_step(task, ConvolutionTrainer)
+    except Exception:  # it does not bear being tried: on one example, say
+        return False
 
 
 class ConvolutionTrainer(Trainer):
@@ -81,8 +89,9 @@ class ConvolutionTrainer(Trainer):
         products = _products(self._model, task.batch(1)[0])
         for convolution, geometry in products.items():
             convolution.__class__ = _Product
-            convolution.geometry, convolution.h, convolution.plans = geometry, None, {}
+            convolution.geometry, convolution.plans = geometry, {}
             _rearrange(convolution.weight, (2, 0, 3, 1))
+            convolution.known = convolution.form()
         for module in self._model.modules():
             if type(module) is nn.Conv2d:
                 _rearrange(module.weight, (0, 2, 3, 1))
@@ -92,10 +101,20 @@ class ConvolutionTrainer(Trainer):
         """Apply the map ``T_n``: one step of SGD on the n-th batch."""
         (group,) = self._optimizer.param_groups
         for product in self._products:
-            product.h = group["lr"]
-        super().apply(n)
-        for product in self._products:
-            product.h = None
+            product.h, product.moved = group["lr"], False
+        try:
+            super().apply(n)
+        except StepError as error:
+            if "modified by an inplace operation" not in str(error):
+                raise
+            raise StepError(
+                f"{error} The strategy 'convolutions' updates weights on the way back, so it "
+                "cannot take a second gradient in one step, nor use a layer twice where the first "
+                'step does not. Pass strategy="eager", which can.'
+            ) from error
+        finally:
+            for product in self._products:
+                product.h = None
 
     def _outputs(self, inputs: torch.Tensor) -> torch.Tensor:
         if inputs.ndim == 4:
@@ -275,27 +294,57 @@ class _Product(nn.Conv2d):
     ----------
     geometry : Geometry
         For which images. Others are left to the library.
+    known : tuple
+        What :meth:`form` was at the start. Anything else is left to the library, too.
     h : float or None
         The learning rate, while the backward pass is to take the step.
+    moved : bool
+        Whether it has taken the step.
     plans : dict
         What is known of each size of batch.
     """
 
-    not_state = ("geometry", "h", "plans")  # for revlib.training.mementos
+    not_state = ("geometry", "known", "h", "moved", "plans")  # for revlib.training.mementos
+    geometry = known = h = plans = None
+    moved = False
+
+    def form(self) -> tuple[Any, ...]:
+        """Return what a plan takes as given: what a model may change, and a copy does not have."""
+        weight = self.weight
+        return (
+            (self.stride, self.padding, self.dilation, self.groups, self.padding_mode),
+            (weight.data_ptr(), weight.stride(), weight.requires_grad),
+            bool(weight._backward_hooks or weight._post_accumulate_grad_hooks),
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        fits = x.shape[1:] == self.geometry.inputs
+        fits = self.form() == self.known and x.shape[1:] == self.geometry.inputs
         if not fits or (self.h is None and torch.is_grad_enabled()):
             return super().forward(x)
         if self.geometry.pointwise:
             tap = self.geometry.meetings(0)[0].tap, slice(None), self.geometry.meetings(1)[0].tap
             kernel = self.weight.detach().permute(2, 0, 3, 1)[tap]
-            return _PointwiseStep.apply(x, self.weight, self.bias, kernel, self.h)
+            return _PointwiseStep.apply(x, self.weight, self.bias, kernel, self)
         if self.h is None:
             return _Plan(self.geometry, self.weight, len(x)).forward(x, self.bias)
         if len(x) not in self.plans:
             self.plans[len(x)] = _Plan(self.geometry, self.weight, len(x))
-        return _Step.apply(x, self.weight, self.bias, self.plans[len(x)], self.h)
+        return _Step.apply(x, self.weight, self.bias, self.plans[len(x)], self)
+
+    def step(self) -> float:
+        """Return the learning rate of the one update that a step makes.
+
+        Raises
+        ------
+        RuntimeError
+            If this is not the only gradient, or one that is itself derived.
+        """
+        if self.moved or torch.is_grad_enabled():
+            raise RuntimeError(
+                "a weight would be modified by an inplace operation between gradients"
+            )
+        self.moved = True
+        return self.h
 
 
 Gradients = tuple[torch.Tensor | None, ...]
@@ -311,18 +360,18 @@ class _Step(torch.autograd.Function):
         weight: torch.Tensor,
         bias: torch.Tensor | None,
         plan: _Plan,
-        h: float,
+        product: _Product,
     ) -> torch.Tensor:
         ctx.save_for_backward(weight)  # so that autograd sees whether it is changed before its use
-        ctx.plan, ctx.h = plan, h
+        ctx.plan, ctx.product = plan, product
         return plan.forward(x, bias)
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> Gradients:
-        _ = ctx.saved_tensors
+        _, h = ctx.saved_tensors, ctx.product.step()
         further, _, bias, _, _ = ctx.needs_input_grad
         by_bias = gradient.sum((0, 2, 3)) if bias else None
-        return ctx.plan.backward(gradient, ctx.h, further), None, by_bias, None, None
+        return ctx.plan.backward(gradient, h, further), None, by_bias, None, None
 
 
 class _PointwiseStep(torch.autograd.Function):
@@ -335,10 +384,10 @@ class _PointwiseStep(torch.autograd.Function):
         weight: torch.Tensor,
         bias: torch.Tensor | None,
         kernel: torch.Tensor,
-        h: float | None,
+        product: _Product,
     ) -> torch.Tensor:
         ctx.save_for_backward(x, weight)
-        ctx.kernel, ctx.h = kernel, h
+        ctx.kernel, ctx.product = kernel, product
         y = _images(x, len(x), (len(weight), *x.shape[2:]))
         if bias is None:
             torch.mm(_rows(x), kernel.T, out=_rows(y))
@@ -349,11 +398,12 @@ class _PointwiseStep(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> Gradients:
         x, _ = ctx.saved_tensors
+        h = ctx.product.step()
         delta, further = _rows(gradient), None
         if ctx.needs_input_grad[0]:  # with the weight from before the step
             further = _images(x, len(x), x.shape[1:])
             torch.mm(delta, ctx.kernel, out=_rows(further))
-        ctx.kernel.addmm_(delta.T, _rows(x), alpha=-ctx.h)
+        ctx.kernel.addmm_(delta.T, _rows(x), alpha=-h)
         return further, None, delta.sum(0) if ctx.needs_input_grad[2] else None, None, None
 
 
@@ -387,7 +437,7 @@ def _geometries(model: nn.Module, inputs: torch.Tensor) -> dict[nn.Conv2d, Geome
     for module in copied.modules():
         if type(module) is nn.Conv2d and module.groups == 1 and module.padding_mode == "zeros":
             module.register_forward_hook(note)
-    with torch.random.fork_rng(devices=[]):
+    with mementos.seeded(0, [], python=True):
         copied(inputs[:1])
     return {
         module: geometry
