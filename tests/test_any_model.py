@@ -573,6 +573,50 @@ def test_a_set_whose_first_axis_is_time_is_evaluated_at_once():
     assert evaluated(model, F.mse_loss, (x, y)) == {"test_loss": pytest.approx(expected, rel=1e-12)}
 
 
+class Centred(nn.Module):
+    """What it gives depends on which examples come together."""
+
+    def __init__(self):
+        super().__init__()
+        self.f = nn.Linear(3, 2)
+
+    def forward(self, x):
+        return self.f(x - x.mean(0))
+
+
+class AllAtOnce(Centred):
+    def forward(self, x):
+        return self.f(x.view(2500, 3))
+
+
+class Backwards(TimeFirst):
+    def forward(self, x):
+        return self.f(x.flip(0)[:, None])[0].flip(0)[:, 0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "same"),
+    [
+        (Centred, slice(0, 4)),
+        (Centred, slice(0, 1000)),
+        (Centred, slice(1000, 2500)),
+        (Centred, slice(4, 2500)),
+        (Backwards, slice(0, 900)),
+        (AllAtOnce, slice(0, 0)),
+    ],
+)
+def test_examples_that_look_at_each_other_are_evaluated_at_once_also_where_some_are_alike(
+    kind, same
+):
+    model = of(kind)()
+    x, y = torch.randn(2500, 3).double() + torch.arange(2500)[:, None] / 1000, torch.randn(2500, 2)
+    x[same] = 1.0
+    expected = F.mse_loss(model(x), y.double()).item()
+    assert evaluated(model, F.mse_loss, (x, y.double())) == {
+        "test_loss": pytest.approx(expected, rel=1e-12)
+    }
+
+
 class Output(collections.OrderedDict):
     __getattr__ = collections.OrderedDict.__getitem__
 
@@ -673,6 +717,36 @@ def test_a_metric_that_does_not_work_is_refused_but_a_path_may_diverge():
     problem.metrics = {"broken": lambda output, targets: float("x")}
     with pytest.raises(ValueError, match="could not convert"):
         trajectory(problem, backward(), STEPS)
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [
+        *(5, lambda output: 1, lambda output, y: 1 / 0, lambda output, y: None),
+        *(lambda output, y: output, lambda output, y: "high", lambda output, y: [1, 2]),
+    ],
+)
+def test_a_metric_that_is_none_is_named(metric):
+    message = r"metric 'mine' failed on 'test' \(.*It must be a function of two arguments"
+    with pytest.raises(ValueError, match=message):
+        trajectory(task(metrics={"mine": metric}), backward(), 3)
+
+
+@pytest.mark.parametrize(
+    ("sets", "metric", "column"),
+    [
+        (("test", "test_a"), "a_loss", "test_a_loss"),
+        (("test_a", "test"), "a_accuracy", "test_a_accuracy"),
+        (("batch_a",), "a_loss", "batch_a_loss"),
+    ],
+)
+def test_two_things_of_one_name_are_refused(sets, metric, column):
+    problem = task(
+        evaluation=dict.fromkeys(sets, data()[1]), metrics={metric: lambda output, y: -1.0}
+    )
+    message = f"column '{column}' would be both '.*' of the set '.*' and .*another name"
+    with pytest.raises(ValueError, match=message):
+        trajectory(problem, backward(), 3)
 
 
 # Modes, copies, optimizers.

@@ -7,8 +7,9 @@ computed in chunks, to bound the memory, and only where that gives the same outp
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -75,8 +76,9 @@ def measured(
         if isinstance(module, _BatchNorm) and module.training == model.training
     ]
     found = {}
+    whole = {**sets, **last}
+    _no_column_twice(whole, metrics, ("", BY_BATCH) if normalising else ("",))
     with evaluating(model):
-        whole = {**sets, **last}
         chunks = {name: _chunks(model, *examples) for name, examples in whole.items()}
         for name, examples in whole.items():
             found |= _measured(model, loss, name, examples, chunks[name], "", metrics)
@@ -92,6 +94,27 @@ def measured(
                         if "more than 1 value per channel" not in str(error):
                             raise
     return found
+
+
+def _no_column_twice(
+    sets: Iterable[str], metrics: Iterable[str], suffixes: tuple[str, ...]
+) -> None:
+    """Make sure that no two things that are measured have one name: 'a_loss' of 'test', say.
+
+    Raises
+    ------
+    ValueError
+        If two have.
+    """
+    owners: dict[str, str] = {}
+    for name, what, suffix in itertools.product(sets, ("loss", "accuracy", *metrics), suffixes):
+        column, owner = f"{name}_{what}{suffix}", f"'{what}{suffix}' of the set '{name}'"
+        if column in owners:
+            raise ValueError(
+                f"The column '{column}' would be both {owners[column]} and {owner}. Give a set or "
+                "a metric another name."
+            )
+        owners[column] = owner
 
 
 def _measured(
@@ -116,7 +139,15 @@ def _measured(
     if accuracy is not None:
         found[f"{name}_accuracy{suffix}"] = accuracy
     for metric, function in metrics.items():
-        found[f"{name}_{metric}{suffix}"] = _metric(function, output, targets)
+        try:
+            value = _metric(function, output, targets)
+        except Exception as error:
+            raise ValueError(
+                f"The metric '{metric}' failed on '{name}' ({type(error).__name__}): "
+                f"{batches.why(error)}. It must be a function of two arguments, the outputs for a "
+                "whole set and its targets, and return a number."
+            ) from error
+        found[f"{name}_{metric}{suffix}"] = value
     return found
 
 
@@ -162,18 +193,28 @@ def _chunks(model: nn.Module, inputs: Any, targets: Any) -> list[slice]:
     """Return the parts of a set for which outputs may be computed on their own.
 
     None, if it is small or its examples do not lie along the first axis, each on its own: if that
-    is time, say. A few examples tell.
+    is time, say. A few examples tell: the first, some at the first cut, and some from all over.
     """
     count = batches.length(inputs, targets)
     if count is None or count <= EVALUATION_CHUNK:
         return []
-    together, apart = (_of(model, inputs, slice(start, 4)) for start in (0, 2))
-    if type(together) is not torch.Tensor or not together.ndim or len(together) != 4:
-        return []
-    if not _close(together[2:], apart):
+    probes = ((0, 1), (min(EVALUATION_CHUNK, count - 2) - 2, 1), (0, count // 4))
+    if not all(_apart(model, inputs, start, step) for start, step in probes):
         return []
     ends = [*range(EVALUATION_CHUNK, count - 1, EVALUATION_CHUNK), count]  # none of one example
     return [slice(start, end) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+
+
+def _apart(model: nn.Module, inputs: Any, start: int, step: int) -> bool:
+    """Return whether the outputs of four examples are those of two and two."""
+    middle, end = start + 2 * step, start + 4 * step
+    parts = [slice(*ends, step) for ends in ((start, end), (start, middle), (middle, end))]
+    try:
+        together, *apart = (_of(model, inputs, part) for part in parts)
+        whole = type(together) is torch.Tensor and len(together) == 4
+        return whole and _close(together, torch.cat(apart))
+    except Exception:  # it does not take so few, say
+        return False
 
 
 def _close(one: torch.Tensor, other: torch.Tensor) -> bool:
