@@ -42,15 +42,27 @@ class Order:
         How the order is called in tables and figures. Results are stored under this name.
     word
         Maps a step ``n >= 1`` to its word, first applied first: numbers of maps, and ranges of
-        them.
+        them; the same each time.
     permutation
         Whether each word holds all of the letters ``1 … n``. An order that leaves some out has to
         say so.
+
+    Raises
+    ------
+    ValueError
+        If the word is no function.
     """
 
     name: str
     word: Callable[[int], Iterable[range | int]]
     permutation: bool = True
+
+    def __post_init__(self) -> None:
+        if not callable(self.word):
+            raise ValueError(
+                f"The word of the order '{self.name}' must be a function of the step, such as "
+                f"lambda n: [n, range(1, n)]; got {self.word!r}."
+            )
 
     def __str__(self) -> str:
         """Return the name."""
@@ -63,11 +75,12 @@ class Order:
         ------
         ValueError
             If the step is negative or the word is impossible: a letter outside ``1 … step``, a
-            letter twice, or, in an order of permutations, a letter that is missing.
+            letter twice, or, in an order of permutations, a letter that is missing; if it is no
+            word, or another one each time.
         """
         if step < 0:
             raise ValueError(f"Step {step} cannot be recorded: steps are counted from 0.")
-        runs = _joined(self.word(step)) if step else ()
+        runs = self._spelled(step) if step else ()
         ends = sorted((min(run[0], run[-1]), max(run[0], run[-1])) for run in runs)
         wrong = None
         if ends and not (ends[0][0] >= 1 and ends[-1][1] <= step):
@@ -86,6 +99,22 @@ class Order:
                 f"The word of the order '{self.name}' at step {step} {wrong}; it must hold "
                 f"{'each' if self.permutation else 'none but'} of the maps 1 to {step}"
                 f"{' once.' if self.permutation else ', each at most once.'}"
+            )
+        return runs
+
+    def _spelled(self, step: int) -> Word:
+        """Return the word of a step as it is spelled twice."""
+        try:
+            runs, again = (_joined(self.word(step)) for _ in range(2))
+        except Exception as error:
+            raise ValueError(
+                f"The order '{self.name}' spells no word at step {step} ({type(error).__name__}: "
+                f"{error}). A word is a list of whole numbers and ranges, such as [n, range(1, n)]."
+            ) from error
+        if runs != again:
+            raise ValueError(
+                f"The order '{self.name}' spells another word each time at step {step}. Let it "
+                "depend on the step alone: draw at random from random.Random(n), say."
             )
         return runs
 
@@ -219,10 +248,10 @@ def named(name: str) -> Order:
     ValueError
         If no order of this module is.
     """
-    parts = re.fullmatch(r"(\w+)(?:\((\d+(?:, \d+)*)?\))?", name)
+    parts = re.fullmatch(r"(\w+)(?:\((\d+(?:, *\d+)*)?\))?", name)
     if parts and parts[1] in MAKERS:
         with contextlib.suppress(TypeError):  # another number of numbers
-            return _made(MAKERS[parts[1]], *map(int, filter(None, (parts[2] or "").split(", "))))
+            return _made(MAKERS[parts[1]], *map(int, filter(None, (parts[2] or "").split(","))))
     raise ValueError(
         f"There is no order '{name}'. Valid are: forward, backward, windowed(50), reset(1000), "
         "switch(1000), tail(50), reshuffled_tail(50) and newest_tail(50), with any numbers."
@@ -350,7 +379,7 @@ def _backward_between(points: Iterable[int], end: int) -> Iterator[range]:
 
 
 def whole(what: str, value: Any, at_least: int) -> int:
-    """Return a whole number of steps, of whatever kind it is (of NumPy's or torch's, say).
+    """Return a whole number, of whatever kind it is (of NumPy's or torch's, say).
 
     Raises
     ------
@@ -362,7 +391,5 @@ def whole(what: str, value: Any, at_least: int) -> int:
     except TypeError:
         number = -1
     if isinstance(value, bool) or number < at_least:
-        raise ValueError(
-            f"{what} must be a whole number of steps, {at_least} or more; got {value!r}."
-        )
+        raise ValueError(f"{what} must be a whole number, {at_least} or more; got {value!r}.")
     return number

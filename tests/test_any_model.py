@@ -920,7 +920,7 @@ def test_long_seeds(seed):
 
 @pytest.mark.parametrize("value", [3.0, True, "3", None, 0, -1])
 def test_what_is_no_whole_number_of_steps_is_refused(value):
-    with pytest.raises(ValueError, match="whole number of steps, 1 or more; got"):
+    with pytest.raises(ValueError, match="must be a whole number, 1 or more; got"):
         windowed(value)
     if value in (-1, "3", None):
         with pytest.raises(ValueError, match="number of steps must be a whole number"):
@@ -1312,6 +1312,8 @@ def test_a_data_set_to_run_through_is_a_stream():
     [
         (lambda: trajectory(task(), backward, 3), "order must be one of revlib's.*got <function"),
         (lambda: trajectory(task(), backward(), 3, 2), r"must be several, \[2\] say"),
+        (lambda: trajectory(task(), backward(), 3, "10"), r"must be several, \[10\] say; got '10'"),
+        (lambda: trajectory(plain(), backward(), 3), r"revlib.Task\(.*; got a Sequential"),
         (lambda: trajectory(task(), backward(), 3, [None]), "Step None cannot be recorded"),
         (lambda: trajectory(task(), backward(), 3, [np.nan]), "Step nan cannot be recorded"),
         (lambda: trajectory(task(), backward(), 3, workers=0), "number of workers must be"),

@@ -1,6 +1,7 @@
 """Orders as words: what each spells, what it costs, and the trie in which it is computed."""
 
 import math
+import random
 import re
 from itertools import pairwise
 
@@ -111,6 +112,11 @@ def test_names_are_what_tables_show_and_lead_back(name):
 
 def test_every_order_of_the_library_has_such_a_name():
     assert [name.partition("(")[0] for name in NAMED] == list(MAKERS)
+
+
+@pytest.mark.parametrize("name", ["reset(2,5)", "reset(2,  5)"])
+def test_names_may_be_written_without_a_space(name):
+    assert named(name) == named("reset(2, 5)")
 
 
 @pytest.mark.parametrize(
@@ -231,9 +237,35 @@ def test_otherwise_a_word_without_all_letters_has_the_same_limits(word, wrong):
         order.runs(4)
 
 
-def test_letters_are_whole_numbers():
-    with pytest.raises(TypeError, match="'float' object cannot be interpreted as an integer"):
-        Order("odd", lambda n: [n / 2]).runs(4)
+@pytest.mark.parametrize(
+    "word",
+    [
+        *(lambda n: None, lambda n: n, lambda n: [n / 2], lambda n: [[1, 2]]),
+        *(lambda n: [np.arange(1, n + 1)], lambda: [1], lambda n: [range(1, n)[n]]),
+    ],
+)
+def test_what_is_no_word_is_refused_with_an_example(word):
+    message = r"'odd' spells no word at step 4 \(\w+Error: .*list of whole numbers and ranges"
+    with pytest.raises(ValueError, match=message):
+        Order("odd", word).runs(4)
+
+
+def test_letters_may_be_numpys():
+    assert Order("plain", lambda n: np.arange(1, n + 1)).runs(4) == (range(1, 5),)
+
+
+@pytest.mark.parametrize("word", [[1], None, "forward"])
+def test_a_word_is_a_function(word):
+    with pytest.raises(ValueError, match="word of the order 'odd' must be a function of the step"):
+        Order("odd", word)
+
+
+def test_a_word_is_the_same_each_time():
+    seeded = Order("seeded", lambda n: random.Random(n).sample(range(1, n + 1), n))
+    assert sorted(seeded.applied(12)) == list(range(1, 13))
+    drawn = Order("drawn", lambda n: random.sample(range(1, n + 1), n))
+    with pytest.raises(ValueError, match="'drawn' spells another word each time at step 12"):
+        drawn.runs(12)
 
 
 def test_negative_steps_are_refused():

@@ -43,7 +43,7 @@ from revlib.iterates import check_recorded
 from revlib.orders import Node, Order, named, tree, whole
 from revlib.training import convolutions, dense, processes, stacks
 from revlib.training.maps import Trainer, TrainingState
-from revlib.training.tasks import Task
+from revlib.training.tasks import OwnTask, Task
 
 Row = dict[str, Any]
 
@@ -115,6 +115,11 @@ def trajectory(
         batches, the order spells an impossible word, the strategy does not apply, the device is not
         there, or the task cannot be replayed exactly (``Task.check``).
     """
+    if not isinstance(task, (Task, OwnTask)):
+        raise ValueError(
+            "The task must be revlib.Task(model, loss, batches, optimizer, evaluation), or one of "
+            f"revlib.Task.of; got a {type(task).__name__}."
+        )
     order = named(order) if isinstance(order, str) else order
     if not isinstance(order, Order):
         raise ValueError(
@@ -123,6 +128,8 @@ def trajectory(
         )
     steps = whole("The number of steps", steps, 0)
     whole("The number of workers", workers, 1)
+    if isinstance(record, str):
+        raise ValueError(f"The steps to record must be several, [10] say; got {record!r}.")
     recorded = sorted(check_recorded(record, steps))
     tree(order, recorded)  # its words are possible
     task.require(steps)
