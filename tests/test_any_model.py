@@ -433,6 +433,8 @@ class Takes(nn.Module):
     def forward(self, x):
         if isinstance(x, dict):
             return self.f(x["a"])
+        if isinstance(x, nn.utils.rnn.PackedSequence):
+            return self.f(x.data)
         return self.f(x if isinstance(x, torch.Tensor) else x[0] + x[1])
 
 
@@ -447,8 +449,10 @@ Two = collections.namedtuple("Two", "one other")
         lambda x: Two(x / 2, x / 2),
         lambda x: x.numpy(),
         lambda x: {"a": x.numpy()},
+        lambda x: x.flip(0).numpy()[::-1],
+        lambda x: nn.utils.rnn.pack_sequence(list(x[:, None])),
     ],
-    ids=["dict", "tuple", "named", "NumPy", "NumPy inside"],
+    ids=["dict", "tuple", "named", "NumPy", "NumPy inside", "NumPy flipped", "packed"],
 )
 def test_inputs_of_any_structure(shape):
     stream, (x, y) = data()
@@ -472,6 +476,29 @@ def test_batches_whose_meaning_is_not_clear_are_refused(shape, message):
     stream = [shape(*batch) for batch in data()[0]]
     with pytest.raises(ValueError, match=f"Batch 1 is {message}.*revlib.Task.of"):
         trajectory(task(stream=stream), backward(), 3)
+
+
+def ragged(x):
+    """An array of arrays of several lengths."""
+    found = np.empty(len(x), dtype=object)
+    found[:] = [row[: 1 + n % 3].numpy() for n, row in enumerate(x)]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        (ragged, "arrays of arrays or tensors cannot be compared. Give a list"),
+        (lambda x: np.array(["text"] * len(x)), "of type <U4 no tensor can be made. Give numbers"),
+        (lambda x: torch.nested.nested_tensor(list(x)), "Nested tensors .* Give a list"),
+    ],
+)
+def test_what_cannot_be_compared_or_be_a_tensor_is_refused(shape, message):
+    stream, (x, y) = data()
+    with pytest.raises(ValueError, match=message):
+        trajectory(task(stream=[({"a": shape(x)}, y) for x, y in stream]), backward(), 3)
+    with pytest.raises(ValueError, match=message):
+        task(evaluation={"test": (shape(x), y)})
 
 
 class Labelled(torch.utils.data.Dataset):

@@ -81,7 +81,8 @@ def mapped(function: Callable[[Any], Any], thing: Any) -> Any:
 def leaves(thing: Any) -> list[torch.Tensor | np.ndarray]:
     """Return the tensors and arrays of a structure."""
     found: list[Any] = []
-    mapped(found.append, thing)
+    # Each stays in its place: a packed sequence is made of nothing else.
+    mapped(lambda leaf: found.append(leaf) or leaf, thing)
     return [leaf for leaf in found if isinstance(leaf, (torch.Tensor, np.ndarray))]
 
 
@@ -112,12 +113,34 @@ def part(thing: Any, chosen: slice) -> Any:
 
 
 def as_tensors(thing: Any) -> Any:
-    """Return a structure with tensors in the place of NumPy's arrays."""
+    """Return a structure with tensors in the place of NumPy's arrays.
+
+    Raises
+    ------
+    ValueError
+        If it holds something that is no tensor or cannot be compared with its copy.
+    """
 
     def of(leaf: Any) -> Any:
-        if isinstance(leaf, np.ndarray) and leaf.dtype != object:
-            return torch.from_numpy(leaf if leaf.flags.writeable else leaf.copy())
-        return leaf
+        if isinstance(leaf, torch.Tensor) and leaf.is_nested:
+            raise ValueError("Nested tensors cannot be compared. Give a list of tensors instead.")
+        if not isinstance(leaf, np.ndarray):
+            return leaf
+        if leaf.dtype == object:
+            if any(isinstance(each, (torch.Tensor, np.ndarray)) for each in leaf.flat):
+                raise ValueError(
+                    "NumPy's arrays of arrays or tensors cannot be compared. Give a list of "
+                    "tensors instead."
+                )
+            return leaf
+        as_it_lies = leaf.flags.writeable and min(leaf.strides, default=0) >= 0
+        try:
+            return torch.from_numpy(leaf if as_it_lies else leaf.copy())
+        except TypeError as error:
+            raise ValueError(
+                f"Of a NumPy array of type {leaf.dtype} no tensor can be made. Give numbers, or a "
+                "list of what is none."
+            ) from error
 
     return mapped(of, thing)
 
@@ -144,11 +167,11 @@ def pair(batch: Any, number: str) -> tuple[Any, Any]:
     Raises
     ------
     ValueError
-        If it is not such a pair.
+        If it is not such a pair, or holds what :func:`as_tensors` does not take.
     """
     if type(batch) in (tuple, list) and len(batch) == 2:
         inputs, targets = batch
-        if type(inputs) is torch.Tensor and type(targets) is torch.Tensor:
+        if all(type(part) is torch.Tensor and not part.is_nested for part in batch):
             return inputs, targets
         return as_tensors(inputs), as_tensors(targets)
     what = f"a {type(batch).__name__}"
