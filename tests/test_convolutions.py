@@ -3,6 +3,7 @@
 import copy
 import itertools
 import random
+import re
 from functools import partial
 
 import numpy as np
@@ -193,6 +194,32 @@ def test_images_of_several_sizes_take_the_plain_steps():
     assert_same_steps(problem)
 
 
+ODD = {
+    "single precision": lambda x, y: (x.float(), y),
+    "bytes": lambda x, y: (x.byte(), y),
+    "no such class": lambda x, y: (x, y + 7),
+    "soft labels": lambda x, y: (x, F.one_hot(y, 3).double()),
+    "other channels": lambda x, y: (x[:, :1], y),
+    "no example": lambda x, y: (x[:0], y[:0]),
+}
+
+
+@pytest.mark.parametrize("kernel", [1, 2], ids=["pointwise", "gathered"])
+@pytest.mark.parametrize("odd", ODD)
+def test_a_later_batch_of_another_kind_is_taken_or_refused_as_the_plain_loop_does(odd, kernel):
+    convolution = nn.Conv2d(2, 8, kernel)
+    problem = task(headed(convolution), (3, 3))
+    assert convolution in convolutions._products(problem.model, problem.batch(1)[0])
+    problem.batches[1] = ODD[odd](*problem.batches[1])
+    try:
+        Trainer(problem).apply(2)
+    except StepError as error:
+        with pytest.raises(StepError, match=f"^{re.escape(str(error))}$"):
+            ConvolutionTrainer(problem).apply(2)
+    else:
+        assert_same_steps(problem)
+
+
 def test_a_learning_rate_that_comes_with_the_state_is_used():
     problem = task(small())
     trainers = [Trainer(problem), ConvolutionTrainer(problem)]
@@ -344,6 +371,20 @@ def test_what_changes_later_is_left_to_the_library(act, kernel):
         expected, found = (trainer.state().model for trainer in trainers)
         for name, value in expected.items():
             np.testing.assert_allclose(found[name], value, 1e-9, 1e-12, err_msg=name)
+
+
+def test_what_is_computed_in_half_precision_is_left_to_the_library():
+    class Half(nn.Sequential):
+        def forward(self, x):
+            with torch.autocast("cpu", torch.bfloat16):
+                return super().forward(x).float()
+
+    problem = task(Half(headed(nn.Conv2d(2, 8, 2))), (3, 3), dtype=torch.float32)
+    assert applies(problem)
+    plain, rewritten = Trainer(problem), ConvolutionTrainer(problem)
+    for trainer in (plain, rewritten):
+        trainer.apply(1)
+    assert all(map(torch.equal, plain.state().model.values(), rewritten.state().model.values()))
 
 
 def twice(model, x):

@@ -318,7 +318,12 @@ class _Product(nn.Conv2d):
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        fits = self.form() == self.known and x.shape[1:] == self.geometry.inputs
+        fits = (
+            self.form() == self.known
+            and x.shape[1:] == self.geometry.inputs
+            and x.dtype == self.weight.dtype
+            and not torch.is_autocast_enabled("cpu")
+        )
         if not fits or (self.h is None and torch.is_grad_enabled()):
             return super().forward(x)
         if self.geometry.pointwise:
