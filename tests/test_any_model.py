@@ -478,6 +478,16 @@ def test_batches_whose_meaning_is_not_clear_are_refused(shape, message):
         trajectory(task(stream=stream), backward(), 3)
 
 
+def test_a_batch_that_cannot_be_drawn_is_named():
+    def ends_in_an_error():
+        yield from data()[0][:2]
+        raise OSError("file is corrupt")
+
+    message = r"Batch 3 cannot be drawn from the generator \(OSError\): file is corrupt\."
+    with pytest.raises(ValueError, match=message):
+        trajectory(task(stream=ends_in_an_error()), backward(), 5)
+
+
 def ragged(x):
     """An array of arrays of several lengths."""
     found = np.empty(len(x), dtype=object)

@@ -35,11 +35,23 @@ class Stream:
         return self._drawn[index]
 
     def draw(self, steps: int) -> int:
-        """Draw so many batches, and return how many there are, which may be fewer."""
-        if self._rest is None:
-            self._rest = iter(self._source)
-        missing = max(0, steps - len(self._drawn))
-        self._drawn.extend(map(copied, itertools.islice(self._rest, missing)))
+        """Draw so many batches, and return how many there are, which may be fewer.
+
+        Raises
+        ------
+        ValueError
+            If one cannot be drawn.
+        """
+        try:
+            if self._rest is None:
+                self._rest = iter(self._source)
+            missing = max(0, steps - len(self._drawn))
+            self._drawn.extend(map(copied, itertools.islice(self._rest, missing)))
+        except Exception as error:
+            where = f"Batch {len(self._drawn) + 1} cannot be drawn from the "
+            raise ValueError(
+                f"{where}{type(self._source).__name__} ({type(error).__name__}): {why(error)}."
+            ) from error
         return len(self._drawn)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Stream:
