@@ -8,6 +8,7 @@ import pickle
 import random
 import threading
 import types
+import weakref
 
 import numpy as np
 import pytest
@@ -893,6 +894,77 @@ def with_a_global(output, y):
     return F.cross_entropy(output, y) + GIVEN[0].weight.norm()  # noqa: F821
 
 
+MODELS = {}
+
+
+def norm(*_):
+    return sum(parameter.norm() for parameter in MODELS["given"].parameters())
+
+
+class Penalised(nn.Module):
+    def forward(self, output, y):
+        return F.cross_entropy(output, y) + norm()
+
+
+def clipping_the_given(parameters):
+    optimizer = SGD(parameters)
+    clip = functools.partial(nn.utils.clip_grad_norm_, max_norm=0.1)
+    optimizer.register_step_pre_hook(lambda *_: clip(MODELS["given"].parameters()) and None)
+    return optimizer
+
+
+def patched_with_a_global():
+    original = MODELS["given"].forward
+    MODELS["forward"] = original
+    return lambda x: MODELS["forward"](x)
+
+
+class Child(nn.Module):
+    def __init__(self, parent):
+        super().__init__()
+        self.parent = weakref.ref(parent)
+
+    def forward(self, x):
+        return x * self.parent()[0].weight.mean()
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        lambda: {"loss": lambda output, y: F.cross_entropy(output, y) + norm()},
+        lambda: {"loss": lambda output, y: F.cross_entropy(output, y) + sum(norm() for _ in "a")},
+        lambda: {"loss": Penalised()},
+        lambda: {"optimizer": clipping_the_given},
+        lambda: {"metrics": {"norm": norm}},
+        lambda: setattr(MODELS["given"], "forward", patched_with_a_global()) or {},
+        lambda: MODELS["given"].append(Child(MODELS["given"])) and {},
+    ],
+    ids=["helper", "generator", "module", "hook", "metric", "patched", "weak reference"],
+)
+def test_what_leads_to_the_given_model_is_refused(more, monkeypatch):
+    model = plain()
+    monkeypatch.setitem(MODELS, "given", model)
+    with pytest.raises(ValueError, match="use the model that was given.*in one function"):
+        trajectory(task(model, **more()), backward(), 3)
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+class Somewhere:
+    weight = torch.ones(1)
+
+
+def test_gradients_on_the_given_model_are_refused_whatever_led_there(monkeypatch):
+    model = plain()
+    monkeypatch.setattr(Somewhere, "weight", model[0].weight)
+
+    def loss(output, y):
+        return F.cross_entropy(output, y) + Somewhere.weight.norm()
+
+    with pytest.raises(ValueError, match="leaves gradients, or new values, on the model that was"):
+        trajectory(task(model, loss=loss), backward(), 3)
+    assert model[0].weight.grad is None
+
+
 def test_an_optimizer_on_other_parameters_is_refused():
     model = plain()
     with pytest.raises(ValueError, match="does not hold the parameters it was given: 4 of 4"):
@@ -1006,7 +1078,7 @@ def test_a_copy_of_a_task_has_the_same_batches(copied, drawn):
 
 def test_a_generator_is_drawn_before_it_travels():
     problem = task(stream=(batch for batch in data()[0]))
-    with pytest.raises(TypeError, match=r"Call task.require\(steps\) first"):
+    with pytest.raises(ValueError, match=r"Call task.require\(steps\) first"):
         pickle.dumps(problem)
     problem.require(2)
     assert torch.equal(pickle.loads(pickle.dumps(problem)).batch(2)[0], data()[0][1][0])
@@ -1333,6 +1405,13 @@ def test_one_may_ask_with_a_name_and_where_no_gradients_are_taken():
         assert trajectory(problem, "windowed(3)", 4).equals(expected)
 
 
+class Few:
+    """Batches that end, and do not say where."""
+
+    def __getitem__(self, index):
+        return data()[0][index]
+
+
 class Stream(torch.utils.data.IterableDataset):
     def __iter__(self):
         yield from data()[0]
@@ -1364,8 +1443,206 @@ def test_a_data_set_to_run_through_is_a_stream():
             ),
             "may not be called step: the table has such a column",
         ),
+        (lambda: task(loss=nn.MSELoss), r"loss is a class: give an object of it, MSELoss\(\)"),
+        (lambda: task(stream={1: 2}), "sequence of pairs, and a dict has names"),
+        (
+            lambda: trajectory(task(stream=Few()), backward(), 9, [9]),
+            "needs as many batches.*ends after 6",
+        ),
+        (lambda: trajectory(task(nn.Linear), backward(), 3), "makes the model failed.*in_features"),
+        (
+            lambda: trajectory(task(optimizer=lambda: None), backward(), 3),
+            "optimizer cannot be made.*takes 0 positional arguments.*parameters alone",
+        ),
+        (lambda: Task.of({}, print, print, []), "a function as make; got a dict"),
+        (
+            lambda: trajectory(Task.of(list, list.append, lambda made: 1.0, [1]), backward(), 1),
+            "must be numbers by name.*got 1.0",
+        ),
+        (
+            lambda: pickle.dumps(task(loss=functools.partial(F.cross_entropy, x=threading.Lock()))),
+            "cannot be sent to another process: cannot pickle.*workers=1",
+        ),
     ],
 )
 def test_mistakes_are_told_in_a_sentence(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+class Delegating(torch.optim.SGD):
+    """An optimizer whose step takes anything, and clips."""
+
+    def step(self, *args, **kwargs):
+        nn.utils.clip_grad_norm_(self.param_groups[0]["params"], 0.05)
+        return super().step(*args, **kwargs)
+
+
+class Slots:
+    __slots__ = ("__count",)
+
+    def __init__(self):
+        self.__count = 0
+
+    def counted(self):
+        self.__count += 1
+        return self.__count
+
+
+class Counting(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.f, self.slots = nn.Linear(3, 2), Slots()
+
+    def forward(self, x):
+        return self.f(x) / (self.slots.counted() if self.training else 1)
+
+
+class BuiltAtFirstUse(nn.Module):
+    """A layer whose scale comes from what it sees first, also in evaluation."""
+
+    def __init__(self):
+        super().__init__()
+        self.f, self.scale = nn.Linear(3, 2), None
+
+    def forward(self, x):
+        if self.scale is None:
+            self.scale = x.abs().max()
+        return self.f(x / self.scale)
+
+
+class Graph(nn.Module):
+    """A layer that multiplies by a sparse matrix."""
+
+    def __init__(self, layout):
+        super().__init__()
+        near = torch.eye(3) / 2 + 0.1
+        self.f = nn.Linear(3, 2)
+        self.register_buffer("near", near.to_sparse(layout=layout))
+
+    def forward(self, x):
+        return self.f(torch.sparse.mm(self.near.to(x.dtype), x.T).T)
+
+
+def test_an_optimizer_that_takes_any_arguments_takes_its_own_steps():
+    same(optimizer=functools.partial(Delegating, lr=0.3))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        of(Counting),
+        of(BuiltAtFirstUse),
+        of(functools.partial(Graph, torch.sparse_coo)),
+        of(functools.partial(Graph, torch.sparse_csr)),
+    ],
+    ids=["private slots", "built at first use", "COO", "CSR"],
+)
+def test_also_this_is_replayed(make):
+    same(make, given=lambda: make)
+
+
+def test_random_numbers_of_a_patched_forward_belong_to_the_map():
+    def make():
+        model = plain()
+        forward = model.forward
+        model.forward = lambda x: forward(x + 0.1 * np.random.randn() * model.training)
+        return model
+
+    same(make)
+
+
+class Flat(torch.optim.SGD):
+    """Momentum in one buffer, of which the parameters' are views: made in the first step."""
+
+    def step(self, closure=None):
+        parameters = self.param_groups[0]["params"]
+        if not hasattr(self, "flat"):
+            self.flat = torch.zeros(sum(p.numel() for p in parameters), dtype=torch.float64)
+            self.views = self.flat.split([p.numel() for p in parameters])
+        self.flat.mul_(0.9)
+        for parameter, view in zip(parameters, self.views, strict=True):
+            view.add_(parameter.grad.flatten())
+            parameter.data.sub_(0.1 * view.view_as(parameter))
+
+
+def summing_over_two_batches(made, batch):
+    loss = F.cross_entropy(made.model(batch[0]), batch[1])
+    made.sum, made.count = made.sum + loss, made.count + 1
+    if made.count % 2 == 0:
+        made.optimizer.zero_grad()
+        made.sum.backward()
+        made.optimizer.step()
+        made.sum = 0.0
+
+
+def two_at_a_time():
+    model = plain()
+    return types.SimpleNamespace(model=model, optimizer=SGD(model.parameters()), sum=0.0, count=0)
+
+
+def drawing_its_rate():
+    rates = iter([0.1, 0.2, 0.3])
+    return lambda parameters: torch.optim.SGD(parameters, lr=next(rates))
+
+
+class TurnedRound:
+    """Batches of which one in ten is turned round, another one each time."""
+
+    def __init__(self):
+        self.generator, self.batches = random.Random(0), data(40)[0]
+
+    def __getitem__(self, index):
+        x, y = self.batches[index]
+        return (-x if self.generator.random() < 0.1 else x), y
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: task(optimizer=functools.partial(Flat, lr=0.1)), "memory that tensors share"),
+        (
+            lambda: Task.of(two_at_a_time, summing_over_two_batches, lambda made: {}, data()[0]),
+            "a graph that it keeps",
+        ),
+        (
+            lambda: Task.of(lambda: [0.0], lambda made, x: [made[0] + x], lambda made: {}, [1.0]),
+            "1 steps changed nothing of what make.*works in place",
+        ),
+        (lambda: task(optimizer=drawing_its_rate()), "'optimizer.param_groups.0.lr' differs"),
+        (lambda: task(stream=TurnedRound()), "Batch [1-6] is another one each time"),
+    ],
+    ids=["views", "graph", "nothing in place", "rate", "batches"],
+)
+def test_what_would_come_out_wrong_is_refused(make, message):
+    problem = make()
+    steps = min(STEPS, len(problem.batches)) if isinstance(problem.batches, list) else STEPS
+    with pytest.raises(ValueError, match=message):
+        trajectory(problem, windowed(3), steps)
+
+
+def test_what_is_set_in_this_process_alone_is_refused_with_workers(tmp_path, monkeypatch):
+    (tmp_path / "of_the_reader.py").write_text(
+        "rate = 0.0\ndef loss(output, y):\n    return rate * output.mean() + output.pow(2).mean()\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    import of_the_reader
+
+    problem = task(loss=of_the_reader.loss)
+    with sweep._source(problem, 2) as source:
+        assert source().loss is of_the_reader.loss
+        of_the_reader.rate = 0.5
+        with pytest.raises(ValueError, match="In another process the first steps give something"):
+            source()
+
+
+def test_the_default_precision_travels(monkeypatch):
+    before = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(torch.float64)
+        with sweep._source(task(), 2) as source:
+            torch.set_default_dtype(torch.float32)
+            source()
+            assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(before)

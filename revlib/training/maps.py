@@ -82,7 +82,7 @@ class TrainingState:
 
     def nbytes(self) -> int:
         """Return how much memory the model's part takes; optimizers keep up to twice as much."""
-        return max(1, sum(value.nbytes for value in self.model.values()))
+        return max(1, sum(v.numel() * v.element_size() for v in self.model.values()))
 
 
 class Trainable(Protocol):
@@ -282,9 +282,9 @@ def learning_rate(task: Any) -> float | None:
     if not parameters:
         return None
     optimizer = task.optimizer(parameters)
-    plain = {**torch.optim.SGD(parameters, lr=0.1).defaults, "lr": optimizer.defaults.get("lr")}
     if type(optimizer) is not torch.optim.SGD or len(optimizer.param_groups) != 1:
         return None
+    plain = {**torch.optim.SGD(parameters, lr=0.1).defaults, "lr": optimizer.defaults.get("lr")}
     if _steps_otherwise(optimizer) or not _as_given(parameters, given):
         return None
     taken = optimizer.param_groups[0]["params"]

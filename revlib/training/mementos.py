@@ -24,6 +24,7 @@ import functools
 import random
 import sys
 import types
+import weakref
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -63,6 +64,7 @@ class New(NamedTuple):
 _CONTAINERS = (dict, list, set, collections.deque, bytearray)
 _GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
 _LINKS = (types.FunctionType, types.MethodType, types.BuiltinMethodType, functools.partial)
+_LINKS += (weakref.ref,)
 _SEEN = (torch.Tensor, nn.Module, np.ndarray, *_CONTAINERS, *_GENERATORS, types.CellType)
 _RECORDS = (types.SimpleNamespace, argparse.Namespace, collections.UserDict, collections.ChainMap)
 _ATOMS = frozenset({type(None), bool, int, float, str})
@@ -92,9 +94,17 @@ class Inventory:
         Where to begin, by name.
     named
         Tensors whose values the caller keeps, by name; if None, all, by their paths.
+    everywhere
+        Whether to go on to the methods of classes, and to whatever globals functions use: to ask
+        what is there, and not to restore it.
     """
 
-    def __init__(self, roots: Mapping[str, Any], named: Mapping[str, torch.Tensor] | None = None):
+    def __init__(
+        self,
+        roots: Mapping[str, Any],
+        named: Mapping[str, torch.Tensor] | None = None,
+        everywhere: bool = False,
+    ):
         self.things: dict[str, Any] = {}
         self._refs: dict[int, Ref] = {}
         self._start: Changes = {}
@@ -114,6 +124,8 @@ class Inventory:
         names = None if named is None else {id(t): Name(name) for name, t in named.items()}
         for path in waiting:
             self._start[path] = _content(self.things[path], met, path, names)
+            for key, thing in _used_by(self.things[path]) if everywhere else ():
+                _encoded(thing, met, path, key)
 
     def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Yield the tensors that were there at the start, by path."""
@@ -213,9 +225,13 @@ def _attributes(thing: Any) -> dict[str, Any]:
 @functools.cache
 def _kept(kind: type) -> tuple[bool, list[str], tuple[str, ...]]:
     """Return where a class keeps attributes: whether in a dictionary; slots; what is no state."""
-    slots = [vars(each).get("__slots__", ()) for each in kind.__mro__]
-    names = [name for each in slots for name in ([each] if isinstance(each, str) else each)]
-    slots = [name for name in names if name not in ("__dict__", "__weakref__")]
+    slots = []
+    for each in kind.__mro__:
+        own = vars(each).get("__slots__", ())
+        for name in [own] if isinstance(own, str) else own:
+            private = name.startswith("__") and not name.endswith("__")
+            slots.append(f"_{each.__name__.lstrip('_')}{name}" if private else name)
+    slots = [name for name in slots if name not in ("__dict__", "__weakref__")]
     return kind.__dictoffset__ != 0, slots, getattr(kind, "not_state", ())
 
 
@@ -259,7 +275,7 @@ def _content(thing: Any, met: Any, path: str, names: Mapping[int, Name] | None =
     elif isinstance(thing, _GENERATORS):
         own = _random_state(thing)
     elif isinstance(thing, types.FunctionType):
-        if thing.__module__ is None or not thing.__module__.startswith("torch."):
+        if not _of_torch(thing):
             named = [thing.__globals__.get(name) for name in thing.__code__.co_names]
             of_models = [each for each in named if isinstance(each, (nn.Module, torch.Tensor))]
             parts = thing.__closure__, thing.__defaults__, thing.__kwdefaults__, tuple(of_models)
@@ -268,8 +284,36 @@ def _content(thing: Any, met: Any, path: str, names: Mapping[int, Name] | None =
         items = [part(thing.__self__, "self"), part(getattr(thing, "__func__", None), "of")]
     elif isinstance(thing, functools.partial):
         items = [part(each, "of") for each in (thing.func, thing.args, thing.keywords)]
+    elif isinstance(thing, weakref.ref):
+        items = [part(thing(), "of")]
     attributes = _attributes(thing)
     return [own, items, attributes and {key: part(each, key) for key, each in attributes.items()}]
+
+
+def _used_by(thing: Any) -> Iterator[tuple[str, Any]]:
+    """Yield what the code of an object uses, by name: globals of a function, methods of a class."""
+    if isinstance(thing, types.FunctionType):
+        if "site-packages" in thing.__code__.co_filename or _of_libraries(thing):
+            return
+        codes = [thing.__code__]
+        for code in codes:  # functions inside it are constants of it
+            codes += (each for each in code.co_consts if isinstance(each, types.CodeType))
+            for name in code.co_names:
+                if name in thing.__globals__:
+                    yield name, thing.__globals__[name]
+        return
+    for kind in type(thing).__mro__:
+        if not _of_libraries(kind):
+            yield from vars(kind).items()
+
+
+def _of_torch(thing: Any) -> bool:
+    return (thing.__module__ or "").startswith("torch.")
+
+
+def _of_libraries(thing: Any) -> bool:
+    room = (thing.__module__ or "").partition(".")[0]
+    return room == "torch" or room in sys.stdlib_module_names
 
 
 def _inside(cell: types.CellType) -> Any:
@@ -438,8 +482,10 @@ def _unchanged(content: list, other: list) -> bool:
 
 
 def _same_values(one: torch.Tensor, other: torch.Tensor) -> bool:
-    if (one.shape, one.dtype) != (other.shape, other.dtype):
+    if (one.shape, one.dtype, one.layout) != (other.shape, other.dtype, other.layout):
         return False
+    if one.layout is not torch.strided:
+        one, other = one.to_dense(), other.to_dense()
     return torch.equal(one, other) or torch.allclose(one, other, 0, 0, equal_nan=True)
 
 
@@ -450,14 +496,17 @@ def only_torch(made: Any) -> bool:
     """
     parts = list(vars(made).values()) if hasattr(made, "__dict__") else [made]
     parts += [each for part in parts if isinstance(part, nn.Module) for each in part.modules()]
-    hooks = [
-        hook
+    held = [each for part in parts for each in getattr(part, "__dict__", {}).items()]
+    hooks = [content for name, content in held if "hooks" in name and isinstance(content, dict)]
+    hooks += [
+        of
         for part in parts
-        for name, held in getattr(part, "__dict__", {}).items()
-        if "hooks" in name and isinstance(held, dict)
-        for hook in held
+        if isinstance(part, nn.Module)
+        for parameter in part.parameters(recurse=False)
+        for of in (parameter._backward_hooks, parameter._post_accumulate_grad_hooks)
     ]
-    return not hooks and all(
+    patched = any(isinstance(content, types.FunctionType) for _, content in held)
+    return not (patched or any(hooks)) and all(
         (type(part) if not isinstance(part, types.FunctionType) else part).__module__.startswith(
             "torch."
         )

@@ -41,7 +41,7 @@ from tqdm import tqdm
 
 from revlib.iterates import check_recorded
 from revlib.orders import Node, Order, named, tree, whole
-from revlib.training import convolutions, dense, processes, stacks
+from revlib.training import convolutions, dense, processes, stacks, trials
 from revlib.training.maps import Trainer, TrainingState
 from revlib.training.tasks import OwnTask, Task
 
@@ -525,7 +525,10 @@ class _Stored:
     path: str
 
     def __call__(self) -> Task:
-        return cloudpickle.loads(Path(self.path).read_bytes())
+        task, precision, expected = cloudpickle.loads(Path(self.path).read_bytes())
+        torch.set_default_dtype(precision)
+        trials.check_elsewhere(task, expected)
+        return task
 
 
 @contextlib.contextmanager
@@ -535,5 +538,6 @@ def _source(task: Task, workers: int) -> Iterator[Callable[[], Task]]:
         return
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "task")
-        file.write_bytes(cloudpickle.dumps(task))
+        content = task, torch.get_default_dtype(), trials.first_steps(task)
+        file.write_bytes(cloudpickle.dumps(content))
         yield _Stored(str(file))

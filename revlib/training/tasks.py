@@ -67,6 +67,10 @@ class _Training:
                 "The model must be a module, or a function without arguments that makes one; got "
                 f"{value!r}."
             )
+        if name == "loss" and isinstance(value, type) and issubclass(value, nn.Module):
+            raise ValueError(f"The loss is a class: give an object of it, {value.__name__}().")
+        if name == "make" and not callable(value):
+            raise ValueError(f"Task.of takes a function as make; got a {type(value).__name__}.")
         if name == "metrics" and not isinstance(value, Mapping):
             raise ValueError(
                 "The metrics must be functions by name, {'error': error} say; got a "
@@ -75,6 +79,12 @@ class _Training:
         if name == "metrics" and (taken := _MEASURED & value.keys()):
             raise ValueError(
                 f"A metric may not be called {' or '.join(sorted(taken))}: that is measured anyway."
+            )
+        if name == "batches" and hasattr(value, "keys"):
+            raise ValueError(
+                f"The batches must be a list or another sequence of pairs, and a "
+                f"{type(value).__name__} has names. Make pairs of tensors of it: "
+                "[(inputs[i], targets[i]) for i in …]."
             )
         # A data set that can only be run through inherits a __getitem__ that refuses.
         stream = isinstance(value, torch.utils.data.IterableDataset)
@@ -108,13 +118,20 @@ class _Training:
         elif hasattr(self.batches, "__len__"):
             available = len(self.batches)
         else:
-            return  # it computes any batch that is asked for
+            available = next((n for n in range(steps, 0, -1) if self._has(n)), 0)
         if available < steps:
             raise ValueError(
                 f"A run of {steps} steps needs as many batches, but the stream of batches ends "
                 f"after {available}. Take fewer steps, or pass more batches, for example several "
                 "epochs: itertools.chain.from_iterable(loader for epoch in range(epochs))."
             )
+
+    def _has(self, n: int) -> bool:
+        try:
+            self.batches[n - 1]
+        except IndexError:
+            return False
+        return True
 
     def first(self) -> Any:
         """Return the first batch, None if there is none."""
@@ -150,7 +167,25 @@ class _Training:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Let a task be pickled that holds functions without a name, as most do."""
-        return _unpickled, (type(self), cloudpickle.dumps(vars(self)))
+        return _unpickled, (type(self), _pickled(vars(self)))
+
+
+def _pickled(thing: Any) -> bytes:
+    """Return an object as bytes, for another process.
+
+    Raises
+    ------
+    ValueError
+        If it holds what cannot travel.
+    """
+    try:
+        return cloudpickle.dumps(thing)
+    except Exception as error:
+        raise ValueError(
+            f"The task cannot be sent to another process: {batches.why(error)}. Compute with "
+            "workers=1; or let nothing that it uses, not even a global variable, hold a lock, a "
+            "file or a connection."
+        ) from error
 
 
 def _unpickled(kind: type, content: bytes) -> Any:
@@ -310,7 +345,13 @@ class Task(_Training):
         """Return a model and a loss that may be changed."""
         if isinstance(self.model, nn.Module):
             return _copied(self.model, self.loss)
-        model = self.model()
+        try:
+            model = self.model()
+        except Exception as error:
+            raise ValueError(
+                f"The function that makes the model failed: {batches.why(error)}. It is called "
+                "without arguments."
+            ) from error
         if not isinstance(model, nn.Module):
             raise ValueError(
                 "The model must be a torch.nn.Module or a function that makes one; this one "
@@ -334,7 +375,13 @@ class Task(_Training):
             )
         if not model.training:
             model.train()
-        optimizer = self.optimizer(model.parameters())
+        try:
+            optimizer = self.optimizer(model.parameters())
+        except Exception as error:
+            raise ValueError(
+                f"The optimizer cannot be made: {batches.why(error)}. It must be a function of the "
+                "parameters alone, functools.partial(torch.optim.SGD, lr=0.1) say."
+            ) from error
         groups = getattr(optimizer, "param_groups", None)
         if groups is None:
             raise ValueError(
@@ -432,7 +479,14 @@ class OwnTask(_Training):
 
     def measure(self, made: Any, last: int | None) -> dict[str, float]:
         """Evaluate what is trained."""
-        measured = {name: float(value) for name, value in self.evaluation(made).items()}
+        found = self.evaluation(made)
+        try:
+            measured = {name: float(value) for name, value in found.items()}
+        except (AttributeError, TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(
+                "What evaluate() returns must be numbers by name, {'loss': 0.5} say; got "
+                f"{repr(found)[:100]}."
+            ) from error
         if taken := _KEYS & measured.keys():
             raise ValueError(
                 f"What is evaluated may not be called {' or '.join(sorted(taken))}: the table has "
@@ -497,8 +551,9 @@ def _loss_on(loss: Loss, device: str) -> Loss:
 @functools.cache
 def _asks_for_a_closure(kind: type) -> bool:
     """Return whether an optimizer's step evaluates the loss itself, as that of LBFGS does."""
-    parameters = list(inspect.signature(kind.step).parameters.values())
-    return len(parameters) > 1 and parameters[1].default is inspect.Parameter.empty
+    parameters = list(inspect.signature(kind.step).parameters.values())[1:2]
+    named = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return any(p.kind in named and p.default is inspect.Parameter.empty for p in parameters)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import contextlib
 import copy
 import dataclasses
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -21,9 +21,18 @@ WAY_OUT = (
     "it is called for every copy."
 )
 
+TOGETHER = (
+    "Make the model, and the loss or the hook that uses it, in one function, so that they know "
+    "each other and are copied together. A metric sees outputs and targets only; revlib.Task.of "
+    "measures whatever it likes."
+)
+
 
 TRIED = 8
 """Steps that are taken twice: what a step hides may show in a later one only, after a warm-up."""
+
+ASKED = 5
+"""How often each of their batches is asked for again: a random one may come out the same."""
 
 
 def check(task: Any, steps: int) -> None:
@@ -38,12 +47,17 @@ def check(task: Any, steps: int) -> None:
         If something does not work.
     """
     task.copies = task.restores = False
+    with _given_is_left_alone(task):
+        _try(task, steps)
+
+
+def _try(task: Any, steps: int) -> None:
     first = task.first()
     _no_single_examples(task, first)
     trainer, other = Trainer(task), Trainer(task)
     ordinary = isinstance(trainer.working_copy, WorkingCopy)
     if ordinary:
-        _stands_alone(trainer, task.model)
+        _stands_alone(trainer, task)
         _shares_as_before(trainer, task.model)
         if first is not None:
             _fits(other, batches.copied(first))
@@ -51,7 +65,8 @@ def check(task: Any, steps: int) -> None:
         if any(parameter.is_meta for parameter in trainer.working_copy.model.parameters()):
             return  # nothing has values there
     start = trainer.state()
-    if found := mementos.difference(vars(start), vars(other.state())):
+    found = mementos.difference(vars(start), vars(other.state()))
+    if found or (found := ordinary and _differently_set(trainer, other)):
         raise ValueError(
             f"What is made for training is another one each time: '{found}' differs. Let the "
             "function that makes it seed what it draws."
@@ -59,17 +74,26 @@ def check(task: Any, steps: int) -> None:
     if first is None:
         _changed_by_evaluation(task, trainer, None)
         return
-    if not _same(first, task.first()):
-        raise ValueError(
-            "Batch 1 is another one each time that it is asked for. Make a list of the batches, so "
-            "that every order sees the same."
-        )
     given = _first(task, steps)
+    for n, batch in enumerate(given * ASKED):
+        if not _same(batch, task.batch(n % len(given) + 1)):
+            raise ValueError(
+                f"Batch {n % len(given) + 1} is another one each time that it is asked for. Make a "
+                "list of the batches, so that every order sees the same."
+            )
     tried = batches.copied(given)
+    changed = _changed_by_evaluation(task, trainer, None)  # also of a state that is not trained
+    restores = mementos.difference(vars(start), vars(trainer.state())) is not None
+    trainer.load(start)
     for n, batch in enumerate(tried, 1):
         trainer.advance(n, batch)
-    changed = not _same(given, tried)
+    changed = not _same(given, tried) or changed
     after = trainer.state()
+    if not ordinary and mementos.difference(vars(start), vars(after)) is None:
+        raise ValueError(
+            f"{len(given)} steps changed nothing of what make() has returned. A step works in "
+            "place, on what it is given: what it returns is not looked at."
+        )
     if found := mementos.difference(vars(start), vars(other.state())):
         trainer.load(start)
         raise ValueError(
@@ -78,20 +102,63 @@ def check(task: Any, steps: int) -> None:
             "time, inside."
         )
     changed = _changed_by_evaluation(task, trainer, 1) or changed
-    restores = mementos.difference(vars(after), vars(trainer.state())) is not None
+    restores = mementos.difference(vars(after), vars(trainer.state())) is not None or restores
     trainer.load(start)
     for n, batch in enumerate(given, 1):
+        trainer.load(trainer.state())  # as orders do that begin where others have come
         trainer.advance(n, batches.copied(batch))
     if found := mementos.difference(vars(after), vars(trainer.state())):
         raise ValueError(
             "The first steps gave something else when they were taken again from the same state: "
             f"'{found}' differs. So a step depends on what is not part of that state (a global "
-            "variable, an iterator, a file), or its sums are not taken in a fixed order (on a "
+            "variable, an iterator, a file, a graph that it keeps, memory that tensors share which "
+            "it has made), or its sums are not taken in a fixed order (on a "
             "graphics card see torch.use_deterministic_algorithms). Let the model, the loss or the "
             "optimizer hold what changes, as a tensor, number, list or dictionary; or say with "
             "revlib.Task.of what a step is."
         )
     task.copies, task.restores = changed, restores
+
+
+def first_steps(task: Any) -> list[dict[str, torch.Tensor]]:
+    """Return the tensors that are trained at the start, and after the steps that are tried."""
+    trainer = Trainer(task)
+    start = trainer.state().model
+    for n, batch in enumerate(_first(task, TRIED), 1):
+        trainer.advance(n, batches.copied(batch))
+    return [start, trainer.state().model]
+
+
+def check_elsewhere(task: Any, expected: list[dict[str, torch.Tensor]]) -> None:
+    """Make sure that the first steps come out in this process as they do where it was started.
+
+    Up to rounding: arrays may lie otherwise in memory.
+
+    Parameters
+    ----------
+    task
+        As it came over.
+    expected
+        From :func:`first_steps` there.
+
+    Raises
+    ------
+    ValueError
+        If they do not.
+    """
+    for name, ended in first_steps(task)[1].items():
+        start, there = (tensors[name] for tensors in expected)
+        if not (there.is_floating_point() and there.layout is torch.strided and there.numel()):
+            continue
+        moved = (there - start).abs().max()
+        rounding = 100 * torch.finfo(there.dtype).eps * there.abs().max()
+        if (ended - there).abs().max() > 1e-3 * moved + rounding:
+            raise ValueError(
+                f"In another process the first steps give something else: '{name}' differs. So the "
+                "task depends on what was set in this process alone: a global variable of a "
+                "module, a hook on all optimizers or modules. Compute with workers=1; or let the "
+                "model, the loss or the optimizer hold it."
+            )
 
 
 def same_first_step(task: Any, kind: Callable[[Any], Any]) -> bool:
@@ -161,17 +228,49 @@ def _no_single_examples(task: Any, first: Any) -> None:
         )
 
 
-def _stands_alone(trainer: Trainer, model: Any) -> None:
-    """Make sure that a working copy does not use the model that was given."""
-    if not isinstance(model, nn.Module):
+def _stands_alone(trainer: Trainer, task: Any) -> None:
+    """Make sure that a working copy, or a metric, does not use the model that was given."""
+    if not isinstance(task.model, nn.Module):
         return
-    given = {id(part) for part in (*model.modules(), *model.parameters())}
-    for path, thing in trainer.inventory.things.items():
+    given = {id(part) for part in (*task.model.modules(), *task.model.parameters())}
+    roots = {**vars(trainer.working_copy), "metrics": task.metrics}
+    for path, thing in mementos.Inventory(roots, everywhere=True).things.items():
         if id(thing) in given:
             raise ValueError(
                 "A copy of the model would go on to use the model that was given: a function that "
-                f"was made for that one leads to it, by '{path}'. {WAY_OUT}"
+                f"was made for that one leads to it, by '{path}'. {TOGETHER} {WAY_OUT}"
             )
+
+
+@contextlib.contextmanager
+def _given_is_left_alone(task: Any) -> Iterator[None]:
+    """Make sure that nothing happens to the model that was given."""
+    model = getattr(task, "model", None)
+    own = list(model.parameters()) if isinstance(model, nn.Module) else []
+    before = [(parameter.grad, parameter._version) for parameter in own]
+    yield
+    now = [(parameter.grad, parameter._version) for parameter in own]
+    if any(a is not b or n != m for (a, n), (b, m) in zip(before, now, strict=True)):
+        for parameter, (grad, _) in zip(own, before, strict=True):
+            parameter.grad = grad
+        raise ValueError(
+            "Training a copy of the model leaves gradients, or new values, on the model that was "
+            f"given: something that a step uses leads to that one. {TOGETHER} {WAY_OUT}"
+        )
+
+
+def _differently_set(*trainers: Trainer) -> str | None:
+    """Return which setting differs in the optimizers of two working copies."""
+    one, other = (
+        {
+            f"optimizer.param_groups.{place}.{name}": value
+            for place, group in enumerate(trainer.working_copy.optimizer.param_groups)
+            for name, value in group.items()
+            if name != "params"
+        }
+        for trainer in trainers
+    )
+    return mementos.difference(one, other)
 
 
 def _shares_as_before(trainer: Trainer, model: Any) -> None:
