@@ -18,6 +18,8 @@ seeds: Optional[list[int]] = None
 names: Optional[list[str]] = None
 start: tuple[float, float] = (1.5, 1.0)
 init: Optional[str] = None
+sigma: float = 1.0
+realisations: Optional[int] = None
 """
 
 
@@ -57,10 +59,14 @@ def test_what_is_of_its_type_passes(given):
         ("steps", 1.5, "must be a whole number, 1 or more"),
         ("runs", "many", "must be a whole number, 1 or more, or None; got 'many'"),
         ("seed", -1, "must be a whole number, 0 or more"),
-        ("seeds", 0, r"must be a list of whole numbers, 0 or more, or None; got 0.* -y 'seeds: "),
+        ("seeds", 0, r"must be a list of whole numbers, 0 or more, each .*; got 0.* -y 'seeds: "),
         ("seeds", "[0]", "must be a list of whole numbers"),
         ("seeds", [0.5], "must be a list of whole numbers"),
         ("seeds", [-1], "must be a list of whole numbers"),
+        ("seeds", [], "must be a list of whole numbers"),
+        ("seeds", [0, 0], "must be a list of whole numbers, 0 or more, each of them once"),
+        ("sigma", -1.0, "must be a number, 0 or more"),
+        ("realisations", 1, "must be a whole number, 2 or more"),
         ("names", "figure-4", "must be a list of texts"),
         ("start", [1.0], "must be a list of two numbers"),
         ("init", 3, "must be a text"),

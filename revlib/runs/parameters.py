@@ -18,8 +18,8 @@ _VALID: dict[Any, tuple[Callable[[Any], bool], str, str]] = {
     int: (lambda x: _is(x, Integral) and x >= 1, "a whole number, 1 or more", "-p {name} 10"),
     str: (lambda x: isinstance(x, str), "a text", "-r {name} TEXT"),
     list[int]: (
-        lambda x: _each(x, Integral) and all(number >= 0 for number in x),
-        "a list of whole numbers, 0 or more",
+        lambda x: _each(x, Integral) and min(x, default=-1) >= 0 and len(set(x)) == len(x),
+        "a list of whole numbers, 0 or more, each of them once",
         "-y '{name}: [0, 1]'",
     ),
     list[str]: (lambda x: _each(x, str), "a list of texts", "-y '{name}: [this, that]'"),
@@ -29,6 +29,12 @@ _VALID: dict[Any, tuple[Callable[[Any], bool], str, str]] = {
         "-y '{name}: [1.5, 1.0]'",
     ),
     "preset": (lambda x: x in ("sample", "paper"), "sample or paper", "-p preset sample"),
+    "sigma": (lambda x: _is(x, Real) and 0 <= x < math.inf, "a number, 0 or more", "-p sigma 0.5"),
+    "realisations": (
+        lambda x: _is(x, Integral) and x >= 2,
+        "a whole number, 2 or more",
+        "-p realisations 1000",
+    ),
     "seed": (lambda x: _is(x, Integral) and x >= 0, "a whole number, 0 or more", "-p seed 1"),
 }
 """By type, or for some parameters by name: what is valid, in words, and how papermill gets it."""
