@@ -1436,7 +1436,7 @@ def test_a_data_set_to_run_through_is_a_stream():
         (lambda: task(optimizer=SGD(plain().parameters())), "must be a function that makes one"),
         (lambda: task("net"), "model must be a module, or a function.*got 'net'"),
         (lambda: task(metrics=[abs]), "functions by name.*got a list"),
-        (lambda: task(metrics={"loss": abs}), "may not be called loss: that is measured anyway"),
+        (lambda: task(metrics={"loss": abs}), "may not be called loss: what is measured anyway"),
         (
             lambda: trajectory(
                 Task.of(plain, lambda *_: None, lambda _: {"step": 1}, [1]), backward(), 1

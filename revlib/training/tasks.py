@@ -78,7 +78,8 @@ class _Training:
             )
         if name == "metrics" and (taken := _MEASURED & value.keys()):
             raise ValueError(
-                f"A metric may not be called {' or '.join(sorted(taken))}: that is measured anyway."
+                f"A metric may not be called {' or '.join(sorted(taken))}: what is measured "
+                "anyway, where it is defined, has that name. Give it another one."
             )
         if name == "batches" and hasattr(value, "keys"):
             raise ValueError(
