@@ -225,7 +225,7 @@ def _reset(table: pd.DataFrame, rival: str) -> tuple[findings.Times, str]:
     factors, prices = loss[rival] / loss[RESET], cost.mean()
     pair = (f"that of *{rival}*", "with such a start")
     clause = findings.lower("the test loss of the best iterate", factors, pair)
-    words = f"{clause}, at {prices[RESET] / prices[rival]:.1f} times the cost"
+    words = f"{clause}, at {stability.rounded(prices[RESET] / prices[rival])} times the cost"
     return findings.Times.of(factors), words
 
 

@@ -54,7 +54,10 @@ def front() -> str:
             FULL_TABLE,
             "",
             "A number without a sign is a ratio, above 1 where it is as claimed; one with a sign "
-            "is a difference, above 0 where it is as claimed. Brackets give the 95% interval.",
+            "is a difference, above 0 where it is as claimed. Brackets give the 95% interval over "
+            "the seeds: Student's, but for a ratio of standard deviations that of Pitman and "
+            "Morgan, and where a path diverged or nothing varies that of the median, by the sign "
+            "test.",
             "",
             "| claim | verdict | found | seeds | figure | chapter |",
             "| --- | --- | --- | --- | --- | --- |",
