@@ -939,7 +939,7 @@ class Child(nn.Module):
         lambda: setattr(MODELS["given"], "forward", patched_with_a_global()) or {},
         lambda: MODELS["given"].append(Child(MODELS["given"])) and {},
     ],
-    ids=["helper", "generator", "module", "hook", "metric", "patched", "weak reference"],
+    ids=["function", "generator", "module", "hook", "metric", "patched", "weak reference"],
 )
 def test_what_leads_to_the_given_model_is_refused(more, monkeypatch):
     model = plain()

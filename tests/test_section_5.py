@@ -580,7 +580,7 @@ def way(kept, cost=3.0):
 def test_a_moving_start_is_compared_with_both_rivals(kept, side):
     first, second = verdicts.reset_lines(way(kept))
     assert side in first
-    assert first.endswith("at 3.0 times the cost")
+    assert first.endswith("at 3 times the cost")
     assert "that of *forward when better*" in second
     [study] = way(kept).values()
     assert (

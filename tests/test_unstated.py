@@ -52,18 +52,15 @@ def test_each_variant_gets_its_verdict():
 
 
 def test_the_finding_counts_all_that_ran():
-    words = unstated.finding(ALL)
-    assert words.startswith(
-        "Of 6 variants of initialisation and input scaling, it is recorded on 6"
+    assert unstated.finding(ALL) == (
+        "Of 6 variants of initialisation and input scaling, 4 learned something, and of 4 of these "
+        "it is recorded how much the test loss varies about its trend: less backward on 1, *more* "
+        "backward on 1, too few seeds on 1, undecided on 1. Of 30 runs of each order, 0 forward "
+        "and 3 backward diverged."
     )
-    assert "; on 2 of them it varies less backward. " in words
-    assert "In full, about its trend: less backward on 2, *more* backward on 1, " in words
-    assert "; from step to step: not recorded on 5, diverged on 1. " in words
-    assert "Of the 4 that learned something, about its trend: less backward on 1, " in words
-    assert words.endswith(". Of 30 runs of each order, 0 forward and 3 backward diverged.")
     words = unstated.finding(table({"side": "below"}))
-    assert "In full, about its trend: *more* backward on 1; " in words
-    assert "Of the 1 that learned something, about its trend: *more* backward on 1; " in words
+    assert "1 learned something" in words
+    assert "about its trend: *more* backward on 1. " in words
 
 
 def test_the_lines_are_one_for_each_experiment():
