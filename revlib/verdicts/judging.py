@@ -194,7 +194,8 @@ def _told(effect: intervals.Effect, ratio: bool) -> str:
     method = f"; {effect.method}" if effect.method else ""
     if np.isinf(effect.mean) and ratio:
         seeds = counted(effect.seeds, "seed")
-        return f"no finite ratio (on most of {seeds} one of the two diverged, or does not move)"
+        number = _number(effect.mean, ratio, 0.0)
+        return f"{number} on most of {seeds} (one of the two diverged there, or does not move)"
     if (low, high) == (-np.inf, np.inf):
         none = f"(no interval from {counted(effect.seeds, 'seed')}{method})"
         return f"{_number(effect.mean, ratio, abs(effect.mean))} {none}"
