@@ -382,6 +382,66 @@ def test_but_the_start_must_be_the_same_there(tiny, monkeypatch):
     quiet(seeds=[SEEDS[-1] + 1])
 
 
+@pytest.fixture
+def twin(tiny, monkeypatch):
+    """Another study of the same training, with fewer orders."""
+    cases = ("forward", "reset(7, 12)", "reset(20)")
+    study = dataclasses.replace(with_cases(cases), name="twin")
+    monkeypatch.setitem(experiments.STUDIES, "twin", study)
+
+
+def evaluated_in_twin(monkeypatch, **options):
+    """Return how many iterates a run of the twin evaluates, without rehearsal, and its table."""
+    monkeypatch.setattr(Plan, "rehearsed", lambda *_: pd.DataFrame(columns=results.KEYS))
+    evaluated = count(monkeypatch, Task, "evaluate")
+    table = run("twin", "sample", every=1, progress=False, **options)
+    return len(evaluated), table
+
+
+def test_what_another_study_has_of_the_same_training_is_taken_from_there(
+    tiny, twin, begun, whole, monkeypatch, capsys
+):
+    begun(quiet, every=1)
+    evaluated, table = evaluated_in_twin(monkeypatch)
+    # All of two orders are there; and so is reset(20) up to step 20, which is backward.
+    assert evaluated == len(SEEDS) * (STEPS - 20)
+    own = table[table["order"] != "reset(20)"].reset_index(drop=True)
+    same(own, whole[whole["order"].isin(own["order"])].reset_index(drop=True))
+    same(table, Plan.of("twin", "sample", every=1).computed())
+    [file] = Plan.of("twin", "sample").store.files()
+    assert file.runs[-1]["taken"] == {"tiny --preset sample": len(table) - evaluated}
+    run("twin", "sample", every=1)
+    assert "taken" not in capsys.readouterr().out
+
+
+def test_it_is_said_that_rows_are_taken(tiny, twin, begun, capsys):
+    begun(quiet)
+    run("twin", "sample", seeds=[0])
+    assert "rows are taken from tiny --preset sample: they are the same" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("other", ["machine", "setting", "stale", "seeds", "motion", "device"])
+def test_nothing_is_taken_of_what_is_not_the_same(tiny, twin, begun, other, monkeypatch):
+    if other == "motion":
+        run("motion-tiny", "sample", progress=False)
+    elif other == "setting":
+        quiet(learning_rate=0.1)
+    else:
+        begun(quiet, every=1)
+    with monkeypatch.context() as patch:
+        if other == "machine":
+            patch.setattr(provenance, "machine", lambda: "another one")
+        elif other == "stale":
+            patch.setattr(reachable, "code", lambda *_: {EDITED: "0"})
+        elif other == "device":
+            patch.setattr(provenance, "accelerator", lambda _: "a card")
+        seeds = [7] if other == "seeds" else None
+        device = "cpu" if other == "device" else None
+        run("twin", "sample", seeds=seeds, device=device, progress=False)
+    [file] = Plan.of("twin", "sample").store.files()
+    assert "taken" not in file.runs[-1]
+
+
 def test_a_second_run_of_the_same_is_refused(tiny):
     with pytest.MonkeyPatch.context() as patch, pytest.raises(StoreInUseError, match="Wait until"):
         patch.setattr(Writer, "add", lambda *_: quiet())

@@ -16,7 +16,7 @@ import pandas as pd
 
 from revlib import experiments
 from revlib.experiments.study import Size, Study, Wanted
-from revlib.orders import Order, named, tree
+from revlib.orders import Order, Word, named, tree
 from revlib.runs import audits
 from revlib.store import datasets, provenance, reachable, results
 from revlib.store.results import Identity, ResultFile, Store
@@ -41,7 +41,8 @@ def run(
 
     Rows are stored as they are computed, coarse to fine; a run that is killed goes on where it
     was when it is called again. Each worker uses one thread, so that the numbers do not depend on
-    how many there are.
+    how many there are. What another study has computed on this machine is taken from there, where
+    it is the same iterate (:meth:`Plan.shared`).
 
     Parameters
     ----------
@@ -84,6 +85,11 @@ def run(
             writer.file.keep_rehearsal(plan.rehearsed())
         wanted = plan.missing(writer.file.table())
         plan.check_paths(wanted, writer.file, device)
+        for command, rows in plan.shared(wanted, writer.file.runs[-1]):
+            writer.take(rows, command)
+            if progress:
+                print(f"{len(rows):,} rows are taken from {command}: they are the same iterates.")
+        wanted = plan.missing(writer.file.table())
         for rows in plan.compute(wanted, workers, progress, cluster, device):
             writer.add(rows)
     return plan.table(identity)
@@ -277,12 +283,7 @@ class Plan:
             If it comes out otherwise.
         """
         *before, now = file.runs
-        here = (now["machine"], now["versions"]["torch"], now.get("device"))
-        elsewhere = {
-            provenance.place(run)
-            for run in before
-            if (run["machine"], run["versions"]["torch"], run.get("device")) != here
-        }
+        elsewhere = {provenance.place(run) for run in before if not provenance.alike(run, now)}
         if not elsewhere:
             return
         places = " or ".join(sorted(elsewhere))
@@ -307,6 +308,43 @@ class Plan:
                     f"on {places}. Here its path is another one ({words}), since steps multiply "
                     "rounding. Compute the rest there, or other --seeds here."
                 )
+
+    def shared(
+        self, wanted: Iterable[Wanted], now: dict[str, Any]
+    ) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+        """Yield wanted rows that other studies have, by the commands that computed them.
+
+        An iterate is what its word makes of the start, whichever study and order asked for it:
+        the same training is in Figures 3, 7 and 10, and ``reset(1000)`` is backward up to step
+        1000. Rows of another place than the run `now` are left alone, since paths differ there by
+        rounding; and so are rows of orders that measure more than an iterate.
+        """
+        if not self.study.method.along_paths:
+            return
+        words: dict[tuple[int, Word], list[tuple[str, int]]] = {}
+        for seed, case, steps in wanted:
+            order = named(case)
+            for step in steps:
+                words.setdefault((seed, order.runs(step)), []).append((case, step))
+        for name, preset, changes in results.kept() if words else []:
+            try:
+                other = Plan.of(name, preset, changes=changes)
+            except ValueError:  # a study or a field that is no more
+                continue
+            trained = (other.study.method, other.size.parameters)
+            if name == self.study.name or trained != (self.study.method, self.size.parameters):
+                continue
+            file = other.store.current(other.identity(), other.orders)
+            if file is None or not all(provenance.alike(run, now) for run in file.runs):
+                continue
+            rows = []
+            for row in file.table().to_dict("records"):
+                seed, case, step = (row[key] for key in results.KEYS)
+                if case in other.size.cases:
+                    places = words.pop((seed, named(case).runs(step)), [])
+                    rows += [row | {"order": case, "step": step} for case, step in places]
+            if rows:
+                yield other.command, rows
 
     def _another(self, table: pd.DataFrame, point: Wanted, device: str | None = None) -> str:
         """Say in what a stored point comes out otherwise here; of a whole case, its first row."""

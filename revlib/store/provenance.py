@@ -90,6 +90,15 @@ def place(run: dict[str, Any]) -> str:
     return run.get("device") or run["machine"]
 
 
+def alike(run: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Return whether two runs were computed on the same kind of machine, by the same PyTorch."""
+    return (run["versions"]["torch"], run["machine"], run.get("device")) == (
+        other["versions"]["torch"],
+        other["machine"],
+        other.get("device"),
+    )
+
+
 def commit() -> str:
     """Return the commit of the source tree, marked if files differ from it, or "unknown"."""
     describe = ["describe", "--always", "--abbrev=12", "--exclude=*", "--dirty=+changes"]

@@ -509,6 +509,12 @@ class Writer:
             self._stream.write(self.file.line({"seconds": seconds, "rows": rows}))
             self._stream.flush()
 
+    def take(self, rows: list[dict[str, Any]], command: str) -> None:
+        """Add rows that another study has, and write down which: what follows ``revlib run``."""
+        self.file.runs[-1].setdefault("taken", {})[command] = len(rows)
+        self.file.write()
+        self.add(rows)
+
 
 def kept() -> list[tuple[str, str, dict[str, Any]]]:
     """Return of all that is stored the name of the study, the preset and the changes to it."""
