@@ -170,6 +170,11 @@ def test_fluctuation_is_that_of_the_second_half_and_of_the_first_order_against_t
         assert lower == values(own, order, "batch_loss")
 
     inside = table[table["step"].between(*RANGE)]
+    for ax, quantity in zip(page.late().axes[::2], ("test_loss", "test_accuracy"), strict=True):
+        assert [lines(ax, order) for order in ENDS] == [
+            values(inside[inside["seed"] == 0], order, quantity) for order in ENDS
+        ]
+
     names = ["test_loss", "train_loss", "batch_loss"]
     spread = {name: about_trend(table, name) for name in names}
     factor = {name: own[ENDS[0]] / own[ENDS[1]] for name, own in spread.items()}

@@ -232,16 +232,27 @@ def test_numbers_are_written_with_two_digits(value, written):
 def test_the_summary_tells_as_many_digits_as_mean_something():
     paths = {(0, "forward"): [0.0, 3.0] * 6, (0, "backward"): [0.0, 1.0] * 6}
     found = ratios(table(paths), [(0, 1), (0, 11)])
-    assert summary(found) == (
-        "steps 0 to 1, test_loss: above 1 on 1 of 1 seed\n"
-        "steps 0 to 11, test_loss: ratio 3.0, above 1 on 1 of 1 seed"
-    )
+    assert summary(found).splitlines() == [
+        "The ratio, and on how many seeds it is above 1:",
+        "           steps 0 to 1  steps 0 to 11",
+        "test loss  1 of 1        3.0, 1 of 1",
+    ]
+
+
+def test_the_summary_has_a_column_for_each_way_to_look_at_a_window():
+    paths = {(0, "forward"): [0.0, 3.0] * 6, (0, "backward"): [0.0, 1.0] * 6}
+    each = [ratios(table(paths), [(0, 11)], statistic=how) for how in ("trend", "change")]
+    assert summary(pd.concat(each)).splitlines()[1:] == [
+        "           about a trend,  step to step,",
+        "           steps 0 to 11   steps 0 to 11",
+        "test loss  3.0, 1 of 1     3.0, 1 of 1",
+    ]
 
 
 def test_the_summary_says_nothing_of_what_does_not_move():
     still = {(0, order): [1.0, 1.0] for order in ("forward", "backward")}
     both = table(still).assign(train_loss=[0.0, 3.0, 0.0, 1.0])
-    assert summary(ratios(both, [(0, 1)])) == "steps 0 to 1, train_loss: above 1 on 1 of 1 seed"
+    assert summary(ratios(both, [(0, 1)])).splitlines()[2:] == ["train loss  1 of 1"]
     assert summary(ratios(table(still), [(0, 1)])).startswith("There is no ratio")
 
 

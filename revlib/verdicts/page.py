@@ -123,6 +123,12 @@ class Page:
         """Draw learning curves, one seed large; nothing is averaged."""
         return figures.curves(self._one(name).whole, columns)
 
+    def late(self, name: str | None = None) -> Figure:
+        """Draw the steps over which a path is judged alone, on the scale of what happens there."""
+        whole = self._one(name).whole
+        inside = whole["step"].between(*self._range(name or self.first.study.name))
+        return figures.curves(whole[inside], ["test_loss", "test_accuracy"])
+
     def burst(self, name: str | None = None) -> Figure:
         """Draw a few consecutive steps: test loss, and loss on the batch applied last."""
         shown = self._one(name)

@@ -291,19 +291,34 @@ FEW_STEPS = 10
 
 
 def summary(found: pd.DataFrame) -> str:
-    """Return :func:`ratios` in words, a line each, in as many digits as mean something.
+    """Return :func:`ratios` as a text, a line for each quantity and a column for each window.
 
-    A quantity that does not move has no line, and the spread over a few steps no number.
+    In as many digits as mean something: a quantity that does not move has no entry, and the spread
+    over a few steps no number.
     """
     found = found[found["seeds"] > 0]
     if found.empty:
         return "There is no ratio: in each quantity one of the two does not move, or diverged."
-    width = found["quantity"].str.len().max()
-    return "\n".join(
-        f"{row.window}, {row.quantity:<{width}}: "
-        + (f"ratio {row.ratio:.1f}, " if row.last - row.first + 1 >= FEW_STEPS else "")
-        + f"above 1 on {row.calmer} of {counted(row.seeds, 'seed')}"
+    cells = {
+        (row.quantity, row.window): (
+            f"{row.ratio:.1f}, " if row.last - row.first + 1 >= FEW_STEPS else ""
+        )
+        + f"{row.calmer} of {row.seeds}"
         for row in found.itertuples()
+    }
+    windows = list(dict.fromkeys(found["window"]))
+    heads = zip(*(window.rpartition("steps")[::2] for window in windows), strict=True)
+    lines = [["", *(part.rstrip() for part in head)] for head in heads]
+    lines[1] = ["", *(f"steps{steps}" for steps in lines[1][1:])]
+    for quantity in dict.fromkeys(found["quantity"]):
+        own = [cells.get((quantity, window), "") for window in windows]
+        lines.append([quantity.replace("_", " "), *own])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        [
+            "The ratio, and on how many seeds it is above 1:",
+            *("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines if any(line)),
+        ]
     )
 
 
