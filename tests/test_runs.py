@@ -1031,6 +1031,13 @@ def test_a_study_tells_the_time_that_the_stored_runs_took(tiny):
     maps = 2 * sum([0, 1, 16, 32])
     assert f"backward {maps} for 8 recorded points" in words
 
+    file.runs[0]["taken"], file.runs[1]["taken"] = {"one": 1200, "two": 3}, {"one": 1}
+    file.write()
+    assert shown("tiny", "paper").cost() == (
+        f"{words} Of the points, 1,204 cost nothing here: they are the same iterates as in one and "
+        "two, and were taken from there."
+    )
+
 
 def test_a_study_of_the_paper_shows_the_sample_where_nothing_is_stored(tiny, whole):
     found = shown("tiny", "paper")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -98,6 +99,14 @@ class Shown:
                 f" Computing and evaluating them took {seconds / 60:.0f} minutes with "
                 f"{' or '.join(map(str, workers))} processes on "
                 f"{' and on '.join(dict.fromkeys(map(provenance.place, self.runs)))}."
+            )
+        taken = Counter()
+        for run in self.runs:
+            taken.update(run.get("taken", {}))
+        if taken:
+            words += (
+                f" Of the points, {taken.total():,} cost nothing here: they are the same iterates "
+                f"as in {' and '.join(taken)}, and were taken from there."
             )
         return words
 
