@@ -136,6 +136,8 @@ def test_large_is_a_seed_with_all_orders():
     table = table[(table["seed"] != 0) | (table["order"] == "backward")]
     titles = [ax.get_title() for ax in figures.curves(table, ["test_loss"]).axes]
     assert titles == ["seed 1", "seed 2", "0"]
+    many = figures.curves(learning(seeds=range(8)), ["test_loss"]).axes
+    assert [ax.get_title() for ax in many] == ["seed 0", *"1234567"]  # the words would touch
 
 
 @pytest.mark.parametrize("rough", ["forward", "backward"])

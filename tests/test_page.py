@@ -237,6 +237,14 @@ def test_what_more_is_stored_of_a_seed_is_drawn_and_not_judged():
     assert "at 6 of 33 steps (up to 32) (33 on seed 1, for the curves alone)" in told
     large, *_ = page.curves(columns=["test_loss"]).axes
     assert large.get_title() == "seed 1"
+    for options in ({"seeds": [2, 0], "every": 4}, {"seeds": [3]}):
+        runs.run("tiny", "paper", progress=False, **options)
+    told = Page("none", "tiny", "paper").first.deviations()
+    more = "(33 on seed 1, 10 on seeds 0 and 2, for the curves alone)"
+    assert (
+        f"forward is recorded on 4 seeds (2 were planned) at 6 of 33 steps (up to 32) {more}"
+        in told
+    )
     own = runs.stored("tiny", "paper").query("seed == 1 and order == 'backward'")
     assert lines(large, "backward") == pytest.approx(sorted(own["test_loss"]))
     assert len(own) == 33

@@ -1034,7 +1034,7 @@ def test_a_study_tells_the_time_that_the_stored_runs_took(tiny):
     file.runs[0]["taken"], file.runs[1]["taken"] = {"one": 1200, "two": 3}, {"one": 1}
     file.write()
     assert shown("tiny", "paper").cost() == (
-        f"{words} Of the points, 1,204 cost nothing here: they are the same iterates as in one and "
+        f"{words} Of the points, 1,204 cost nothing here: they are the same iterates as in one, "
         "two, and were taken from there."
     )
 

@@ -42,6 +42,9 @@ _OTHER_STYLES = [
 _MARKED = 70
 """Where no path has more recorded steps, the large panel shows each by a marker."""
 
+_WORDS_FIT = 5
+"""Up to so many seeds the title of a small panel has room for a word beside the number."""
+
 
 _FAR = 30
 """A loss that falls by more than this factor is drawn on a logarithmic axis."""
@@ -135,7 +138,8 @@ def curves(table: pd.DataFrame, columns: Sequence[str] | None = None) -> Figure:
             if number:
                 ax = figure.add_subplot(cells[1, number - 1], sharex=large, sharey=large)
                 ax.tick_params(length=0, labelbottom=False, labelleft=False)
-            ax.set_title(f"seed {seed}" if number < 2 else f"{seed}")
+            told = number < (2 if len(seeds) <= _WORDS_FIT else 1)
+            ax.set_title(f"seed {seed}" if told else f"{seed}")
             for order, style in styles.items():
                 path = table[(table["seed"] == seed) & (table["order"] == order)]
                 if len(path):

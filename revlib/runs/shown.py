@@ -76,10 +76,11 @@ class Shown:
             rows, more = (t[t["order"] == case] for t in (self.table, self.whole))
             steps = f"{rows['step'].nunique():,} of {paper.steps + 1:,} steps"
             reached = f" (up to {rows['step'].max():,})" if len(rows) else ""
-            words.append(
-                f"{case} is recorded on {rows['seed'].nunique()} of {len(paper.seeds)} "
-                f"seeds at {steps}{reached}{_beyond(rows, more)}"
-            )
+            there, planned = rows["seed"].nunique(), len(paper.seeds)
+            seeds = f"{there} of {planned} seeds"
+            if there > planned:
+                seeds = f"{there} seeds ({planned} were planned)"
+            words.append(f"{case} is recorded on {seeds} at {steps}{reached}{_beyond(rows, more)}")
         open_ = ", ".join(name.replace("_", " ") for name in self.study.unstated)
         words.append(f"what the paper leaves open is chosen as the table says ({open_})")
         return f"**Deviations from the paper's run**: {'; '.join(words)}."
@@ -106,7 +107,7 @@ class Shown:
         if taken:
             words += (
                 f" Of the points, {taken.total():,} cost nothing here: they are the same iterates "
-                f"as in {' and '.join(taken)}, and were taken from there."
+                f"as in {', '.join(taken)}, and were taken from there."
             )
         return words
 
@@ -190,10 +191,16 @@ def _beyond(table: pd.DataFrame, whole: pd.DataFrame) -> str:
     """Return which seeds have more steps than are judged, in words."""
     judged = set(table["step"])
     more = whole[~whole["step"].isin(judged)].groupby("seed")["step"].nunique()
-    if more.empty:
+    seeds_with: dict[int, list[str]] = {}
+    for seed, steps in more.sort_values(ascending=False, kind="stable").items():
+        seeds_with.setdefault(len(judged) + steps, []).append(str(seed))
+    if not seeds_with:
         return ""
-    seeds = ", ".join(map(str, more.index))
-    return f" ({len(judged) + more.max():,} on seed {seeds}, for the curves alone)"
+    words = (
+        f"{steps:,} on seed{'s' * (len(seeds) > 1)} {' and '.join(seeds)}"
+        for steps, seeds in seeds_with.items()
+    )
+    return f" ({', '.join(words)}, for the curves alone)"
 
 
 def together(names: Mapping[str, str], preset: str, **changes: Any) -> dict[str, Shown]:
