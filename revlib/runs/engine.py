@@ -316,8 +316,8 @@ class Plan:
 
         An iterate is what its word makes of the start, whichever study and order asked for it:
         the same training is in Figures 3, 7 and 10, and ``reset(1000)`` is backward up to step
-        1000. Rows of another place than the run `now` are left alone, since paths differ there by
-        rounding; and so are rows of orders that measure more than an iterate.
+        1000. Left alone are rows that were computed elsewhere than the run `now`, since paths
+        differ there by rounding, and studies that measure more than iterates.
         """
         if not self.study.method.along_paths:
             return

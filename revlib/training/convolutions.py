@@ -27,9 +27,9 @@ first step differs from the plain one; that is tried in double precision, since 
 cannot be foreseen, such as to draw random numbers in the order of the memory. What changes later is
 looked at in each step: a convolution that is frozen then, or gets another stride, weight or hook,
 is left to the library. One that is used twice in a later step only, or through which a gradient is
-taken besides that of the step, makes that step fail, and needs ``strategy="eager"``. So does, and
-is not noticed, a gradient which only a later step takes, through a convolution that the loss of
-that step does not reach.
+taken besides that of the step, makes that step fail, and needs ``strategy="eager"``. Not noticed is
+a gradient that only a later step takes, through a convolution which the loss of that step does not
+reach: ask for ``strategy="eager"`` there.
 
 Tried and dropped, since they gained little or nothing: products for more positions, oneDNN's
 products in the place of MKL's, other chunks for evaluation, and an allocator that keeps its memory.
