@@ -511,9 +511,9 @@ class Writer:
 
     def take(self, rows: list[dict[str, Any]], command: str) -> None:
         """Add rows that another study has, and write down which: what follows ``revlib run``."""
+        self.add(rows)  # first: after a kill the record says no more than there is
         self.file.runs[-1].setdefault("taken", {})[command] = len(rows)
         self.file.write()
-        self.add(rows)
 
 
 def kept() -> list[tuple[str, str, dict[str, Any]]]:
